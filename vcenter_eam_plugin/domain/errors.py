@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors, split by who is at fault and by what the caller can do.
+
+Every error is one sentence for a person: what, where, why and what to do. Edges translate what a library
+raised into one of these once, with ``raise X(...) from exc``; nothing further in knows pyVmomi or kombu.
+
+``exit_code`` is what a command line ends with, ``retry`` whether time alone may heal it: a running daemon
+reports an error that does not heal, goes on trying in long intervals, and touches nothing meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PluginError(Exception):
+    """Base of all. ``remedy`` says what to do; ``str()`` gives the sentence with it."""
+
+    exit_code: ClassVar[int] = 1
+    retry: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
+
+# --- the operator can mend these -----------------------------------------------------------------------
+
+
+class ConfigurationError(PluginError):
+    """A wrong option, section, type or value. Found before any connection is made."""
+
+    exit_code = 2
+
+
+class LoginRefused(PluginError):
+    """vCenter, EAM or the broker refused user name or password."""
+
+    exit_code = 3
+
+
+class CertificateRejected(PluginError):
+    """The server's certificate is not trusted. The sentence gives its thumbprint and subject."""
+
+    exit_code = 4
+
+
+class PrivilegeMissing(PluginError):
+    """The account lacks a privilege: which one, and on what."""
+
+    exit_code = 5
+
+
+class ScopeError(PluginError):
+    """A cluster of the configured scope is unknown or ambiguous; the sentence lists the candidates."""
+
+    exit_code = 6
+
+
+class OvfError(PluginError):
+    """The OVF package is missing, malformed or cannot be reached from vCenter."""
+
+    exit_code = 7
+
+
+class AgencyConflict(PluginError):
+    """An agency of our name belongs to somebody else, or there are several."""
+
+    exit_code = 8
+
+
+class BrokerRefused(PluginError):
+    """The broker does not allow, or does not have, what we need (exchange type, permission, vhost)."""
+
+    exit_code = 9
+
+
+# --- time may heal these --------------------------------------------------------------------------------
+
+
+class Unavailable(PluginError):
+    """A server cannot be reached, is starting, or is overloaded. Try again later, with back-off."""
+
+    exit_code = 10
+    retry = True
+
+
+class SessionExpired(Unavailable):
+    """The session is gone (``NotAuthenticated``, ``EamInvalidLogin``): log in again, then list and diff."""
+
+
+class StreamReset(Unavailable):
+    """The collector version is lost (``InvalidCollectorVersion``) or the view is: list again and diff."""
+
+
+class NotConfirmed(Unavailable):
+    """The broker did not confirm in time, or answered nack. The message stays in the outbox."""
+
+
+# --- the object is not (any more) what we thought --------------------------------------------------------
+
+
+class ObjectGone(PluginError):
+    """``ManagedObjectNotFound``: the object was removed since we read it. Read again."""
+
+
+class WrongState(PluginError):
+    """The server refused because the object's state does not allow it now. Read again, plan again."""
+
+
+# --- nobody can mend these at run time --------------------------------------------------------------------
+
+
+class ProtocolError(PluginError):
+    """The peer sent what cannot be understood. The connection is given up and made anew."""
+
+    retry = True
