@@ -15,10 +15,14 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar
 
 T = TypeVar("T", bound="ManagedObject")
+
+EVENTS_KEPT = 100_000
+"""Events held for queries; a vCenter keeps 30 days of them, a simulator what fits a modest memory."""
 
 
 class Timer(Protocol):
@@ -142,6 +146,9 @@ class World:
         self.clock = clock
         self.objects: dict[str, ManagedObject] = {}
         self.listeners: list[Listener] = []
+        self.events: deque[Any] = deque(maxlen=EVENTS_KEPT)
+        # The event manager puts itself here; it stamps an event (key, time, text) before it joins ``events``.
+        self.post_event: Callable[[Any], None] = self.events.append
         self._counters: dict[str, Iterator[int]] = {}
 
     def new_moid(self, prefix: str, start: int = 1) -> str:
