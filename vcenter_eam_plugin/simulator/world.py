@@ -19,6 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from vcenter_eam_plugin.simulator.journal import Journal
+from vcenter_eam_plugin.simulator.knobs import Knobs
+
 T = TypeVar("T", bound="ManagedObject")
 
 EVENTS_KEPT = 100_000
@@ -140,10 +143,16 @@ class Listener(Protocol):
 
 
 class World:
-    """All managed objects of one simulated vCenter, by moid."""
+    """All managed objects of one simulated vCenter, by moid.
 
-    def __init__(self, clock: Clock) -> None:
+    ``post_event`` takes vim events into the event stream; the event manager puts itself there.
+    """
+
+    def __init__(self, clock: Clock, knobs: Knobs | None = None) -> None:
         self.clock = clock
+        self.knobs = knobs if knobs is not None else Knobs()
+        self.journal = Journal(clock)
+        self.post_event: Callable[[Any], None] = lambda event: None
         self.objects: dict[str, ManagedObject] = {}
         self.listeners: list[Listener] = []
         self.events: deque[Any] = deque(maxlen=EVENTS_KEPT)
