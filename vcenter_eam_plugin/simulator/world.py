@@ -143,16 +143,12 @@ class Listener(Protocol):
 
 
 class World:
-    """All managed objects of one simulated vCenter, by moid.
-
-    ``post_event`` takes vim events into the event stream; the event manager puts itself there.
-    """
+    """All managed objects of one simulated vCenter, by moid; with its knobs, its journal and its event stream."""
 
     def __init__(self, clock: Clock, knobs: Knobs | None = None) -> None:
         self.clock = clock
         self.knobs = knobs if knobs is not None else Knobs()
         self.journal = Journal(clock)
-        self.post_event: Callable[[Any], None] = lambda event: None
         self.objects: dict[str, ManagedObject] = {}
         self.listeners: list[Listener] = []
         self.events: deque[Any] = deque(maxlen=EVENTS_KEPT)
