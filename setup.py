@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All metadata of the distribution. Tool settings are in ``pyproject.toml``; why each dependency: ``docs/adr``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# Read as text: importing the package here would need its dependencies before they are installed.
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "vcenter_eam_plugin/__init__.py").read_text("utf-8"), re.M)[1]
+
+# Lower bounds are the releases that the tests ran with; no upper bounds, so that a host process can choose.
+REQUIRES = [
+    "gevent>=25.4",  # greenlets: the way of every Python service of Contrail
+    "pyvmomi>=9.0",  # vSphere and EAM types and SOAP; the first releases with both in one distribution
+    "kombu>=5.5",  # the message bus, as Contrail uses it
+    "six>=1.16",  # the text/bytes boundary: values handed over by a host process, cookies, message bodies
+    "kazoo>=2.10",  # a host process may hand over a KazooClient; election builds on it
+    "stevedore>=5.4",  # how Contrail services load plugins
+    "msgspec>=0.19",  # messages: frozen structs, fast JSON, JSON Schema from the same definition
+    "tenacity>=9.0",  # back-off with jitter, instead of loops of our own
+    "click>=8.1",  # the command line
+    "rich>=13.9",  # its tables and the demo's live view
+    "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
+    "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
+    "psutil>=6.0",  # memory and time that the demo's summary reports
+]
+
+EXTRAS = {
+    "test": [
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.115",
+        "trustme>=1.2",
+        "jsonschema>=4.23",
+    ],
+    "lint": [
+        "ruff>=0.9",
+        "mypy>=1.14",
+        "import-linter>=2.1",
+    ],
+}
+
+setup(
+    name="contrail-vcenter-eam-plugin",
+    version=VERSION,
+    description="Keeps one healthy ContrailVM on every ESXi host through VMware ESX Agent Manager",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["contrail", "tungsten fabric", "vsphere", "vcenter", "esx agent manager", "eam", "vrouter"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: No Input/Output (Daemon)",
+        "Environment :: Console",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0009
+    packages=find_packages(include=["vcenter_eam_plugin", "vcenter_eam_plugin.*"]),
+    package_data={"vcenter_eam_plugin": ["py.typed"]},
+    zip_safe=False,
+    install_requires=REQUIRES,
+    extras_require={**EXTRAS, "dev": [*EXTRAS["test"], *EXTRAS["lint"], "tox>=4.23"]},
+    entry_points={
+        "console_scripts": [
+            "contrail-vcenter-eam-plugin = vcenter_eam_plugin.__main__:server_main",
+            "vcenter-eam = vcenter_eam_plugin.cli.main:main",
+        ],
+        "contrail.vcenter.plugins": ["eam = vcenter_eam_plugin.plugin:EamPlugin"],
+    },
+)
