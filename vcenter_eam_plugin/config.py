@@ -101,7 +101,7 @@ class DefaultsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VCenterConfig:
-    """One vCenter. Values in the plain section hold for every named one, ``[VCENTER:name]``, too."""
+    """One vCenter. Of several, each has a [VCENTER:name]; this plain section then holds what they share."""
 
     vc_host: str = option(NAME, "Host name or address of vCenter.")
     vc_port: int = option(PORT, "HTTPS port of vCenter.", default=443)
@@ -144,7 +144,7 @@ class VCenterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EamConfig:
-    """What to keep on the hosts of that vCenter, and how far to go for it."""
+    """What to keep on the hosts of that vCenter, and how far to go for it. Of several: [EAM:name]."""
 
     mode: Mode = option(
         choice({mode.value: mode for mode in Mode}),

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcenter-eam``: the group of commands. Each is imported when it is run, so that help and completion stay quick.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong usage or configuration, and one per kind of trouble as
+:mod:`vcenter_eam_plugin.domain.errors` has them; ``docs/operations.md`` lists them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import click
+
+from vcenter_eam_plugin import __version__
+from vcenter_eam_plugin.domain.errors import PluginError
+
+
+class _Command(NamedTuple):
+    """Where a command is, and the line that help shows without importing it."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
+    "demo": _Command("vcenter_eam_plugin.cli.demo", "Tell the whole story against a simulated vCenter."),
+    "listen": _Command("vcenter_eam_plugin.cli.listen", "Print the messages on the bus as they come."),
+    "simulator": _Command("vcenter_eam_plugin.cli.simulator", "Run a simulated vCenter with ESX Agent Manager."),
+}
+
+
+class _Group(click.Group):
+    """Finds its commands in COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        # Before any of the libraries below is imported: a socket or lock made earlier would block all greenlets.
+        from gevent import monkey  # noqa: PLC0415 (its import takes longer than all of --help)
+
+        monkey.patch_all()
+        found: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PluginError as exc:
+            click.echo(f"vcenter-eam: {exc}", err=True)
+            ctx.exit(exc.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vcenter-eam")
+def main() -> None:
+    """Keeps one healthy ContrailVM on every ESXi host, through VMware ESX Agent Manager."""
