@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The observed truth of one vCenter: observations in, changed ContrailVM statuses out.
+
+Fleet holds the newest facts and derives one :class:`~vcenter_eam_plugin.domain.status.ContrailVm` per host
+from them. It decides nothing and remembers nothing that a restart would lose, except the last state of a
+host that cannot be reached (which the caller may hand in as ``baseline``).
+
+Promised: no status is given out before the first complete read of each source (:attr:`Fleet.ready`); facts
+of an older agent read never replace those of a newer one; absence counts as removal only in a complete read.
+Not promised: every state in between. What came and went between two reads was never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vcenter_eam_plugin.domain.facts import (
+    AgencyFacts,
+    AgentFacts,
+    ComputeResourceFacts,
+    GoalState,
+    HostFacts,
+    VmFacts,
+)
+from vcenter_eam_plugin.domain.lifecycle import Evidence, classify
+from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, InventoryObserved, Observation
+from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Issue, State, VRouter
+
+NEVER = float("-inf")
+"""A time before every read."""
+
+
+@dataclass(slots=True)
+class _Host:
+    """What Fleet keeps per host beside the facts."""
+
+    changed_at: float = NEVER
+    """When the host's availability was last seen to change (monotonic)."""
+    vm_changed_at: float = NEVER
+    status: ContrailVm | None = None
+
+
+def _availability(host: HostFacts | None) -> object:
+    """What of a host, when it changes, makes EAM's earlier word about its agent worthless."""
+    return None if host is None else (host.connection, host.power, host.standby, host.in_maintenance, host.task)
+
+
+class Fleet:
+    """All ContrailVMs of one vCenter. ``instance_uuid`` is the vCenter's, ``scope`` morefs of compute resources."""
+
+    def __init__(
+        self, instance_uuid: str, scope: Iterable[str], baseline: Mapping[str, ContrailVm] | None = None
+    ) -> None:
+        self.instance_uuid = instance_uuid
+        self.configured_scope = frozenset(scope)
+        self.compute_resources: dict[str, ComputeResourceFacts] = {}
+        self.hosts: dict[str, HostFacts] = {}
+        self.vms: dict[str, VmFacts] = {}
+        self.agents: dict[str, AgentFacts] = {}
+        self.members: frozenset[str] | None = None
+        """Morefs of our agency's agents, ``None`` before the first ``QueryAgent``."""
+        self.agency: AgencyFacts | None = None
+        self.foreign: tuple[AgencyFacts, ...] = ()
+        self.agency_refusal = ""
+        """Why the agency may not be created or used, set by whoever decided so; shows as BLOCKED."""
+        self._agency_read = False
+        self._inventory_read = False
+        self._gone_vms: set[str] = set()
+        self._records: dict[str, _Host] = {}
+        self._agents_of: dict[str, set[str]] = {}
+        self._host_of_vm: dict[str, str] = {}
+        self._last_esxi: dict[str, Esxi] = {}
+        self._given_out = False
+        for status in (baseline or {}).values():
+            self._records[status.esxi.moref] = _Host(status=status)
+            self._last_esxi[status.esxi.moref] = status.esxi
+
+    # --- what is known ------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether each source has been read completely once."""
+        return (
+            self._inventory_read
+            and self._agency_read
+            and (self.agency is None or self.members is not None)
+            and all(agent in self.agents for agent in self.members or ())
+            and all(
+                agent.vm is None or agent.vm in self.vms or agent.vm in self._gone_vms for agent in self.agents.values()
+            )
+        )
+
+    @property
+    def scope(self) -> frozenset[str]:
+        """Compute resources whose hosts we watch: the configured ones, and whatever our agency still covers.
+
+        Updates only add to a scope, so a cluster taken out of the file keeps its ContrailVMs, and they are watched.
+        """
+        return self.configured_scope | frozenset(self.agency.scope if self.agency else ())
+
+    def key_of(self, host: str) -> str:
+        """The key of the ContrailVM on a host: it carries the vCenter, because morefs repeat between vCenters."""
+        return f"{host}.{self.instance_uuid}"
+
+    def host_of(self, key: str) -> str:
+        return key.removesuffix(f".{self.instance_uuid}")
+
+    def statuses(self) -> tuple[ContrailVm, ...]:
+        """Current status of every ContrailVM, those of unread sources left out."""
+        if not self._given_out:
+            return ()
+        return tuple(r.status for r in self._records.values() if r.status is not None)
+
+    def status(self, host: str) -> ContrailVm | None:
+        record = self._records.get(host)
+        return record.status if record is not None and self._given_out else None
+
+    def agent_on(self, host: str) -> AgentFacts | None:
+        """Our agent on a host. While an old one is being removed, the one that is to stay."""
+        candidates = [self.agents[moref] for moref in self._agents_of.get(host, ())]
+        return max(candidates, key=lambda a: (a.goal is not GoalState.UNINSTALLED, a.read_began), default=None)
+
+    def agent_vms(self) -> tuple[str, ...]:
+        """Morefs of the VMs to follow: every one that EAM names, as the agent's or in a hook."""
+        wanted = {agent.vm for agent in self.agents.values() if agent.vm}
+        wanted |= {agent.hook.vm for agent in self.agents.values() if agent.hook}
+        return tuple(sorted(wanted))
+
+    def is_settled(self, agent: AgentFacts) -> bool:
+        """Whether the agent was read after the last change of its host and VM."""
+        record = self._records.get(agent.host or "")
+        return record is None or agent.read_began > max(record.changed_at, record.vm_changed_at)
+
+    def wants_agent(self, host: HostFacts) -> bool:
+        uninstalled = self.agency is not None and self.agency.goal is GoalState.UNINSTALLED
+        return host.compute_resource in self.scope and not uninstalled
+
+    # --- observations -------------------------------------------------------------------------------------
+
+    def apply(self, observation: Observation) -> tuple[ContrailVm, ...]:
+        """Take in what was seen; returns the statuses that differ from before, REMOVED ones for the last time.
+
+        The first call after which :attr:`ready` holds returns *every* status: the caller compares them with
+        what was published before.
+        """
+        if isinstance(observation, InventoryObserved):
+            touched = self._apply_inventory(observation)
+        elif isinstance(observation, AgencyObserved):
+            touched = self._apply_agency(observation)
+        else:
+            touched = self._apply_agents(observation)
+        return self._derive(touched)
+
+    def set_scope(self, scope: Iterable[str]) -> tuple[ContrailVm, ...]:
+        """Change the configured scope; returns the statuses that this changes."""
+        self.configured_scope = frozenset(scope)
+        return self._derive(set(self._records) | set(self.hosts))
+
+    def refuse_agency(self, why: str) -> tuple[ContrailVm, ...]:
+        """Say why there will be no agency of ours (empty: there may be one); returns what that changes."""
+        if why == self.agency_refusal:
+            return ()
+        self.agency_refusal = why
+        return self._derive(set(self._records))
+
+    def _apply_inventory(self, seen: InventoryObserved) -> set[str]:
+        touched: set[str] = set()
+        gone = set(seen.gone)
+        if seen.complete:
+            self._inventory_read = True
+            gone |= self.compute_resources.keys() - {c.moref for c in seen.compute_resources}
+            gone |= self.hosts.keys() - {h.moref for h in seen.hosts}
+            gone |= self.vms.keys() - {v.moref for v in seen.vms}
+        for moref in gone:
+            touched |= self._drop(moref, seen.at)
+        for compute_resource in seen.compute_resources:
+            before = self.compute_resources.get(compute_resource.moref)
+            self.compute_resources[compute_resource.moref] = compute_resource
+            if before is None or (before.name, before.datacenter) != (
+                compute_resource.name,
+                compute_resource.datacenter,
+            ):
+                touched |= {h.moref for h in self.hosts.values() if h.compute_resource == compute_resource.moref}
+        for host in seen.hosts:
+            record = self._records.setdefault(host.moref, _Host())
+            known = self.hosts.get(host.moref)
+            if known is not None and _availability(known) != _availability(host):
+                record.changed_at = seen.at
+            self.hosts[host.moref] = host
+            touched.add(host.moref)
+        for vm in seen.vms:
+            self._gone_vms.discard(vm.moref)
+            before_vm = self.vms.get(vm.moref)
+            self.vms[vm.moref] = vm
+            host_moref = self._host_of_vm.get(vm.moref)
+            if host_moref is None:
+                continue
+            # First sight is not a change: at a cold start it would make every agent's read worthless.
+            if before_vm is not None and (before_vm.power, before_vm.host, before_vm.connection) != (
+                vm.power,
+                vm.host,
+                vm.connection,
+            ):
+                self._records[host_moref].vm_changed_at = seen.at
+            touched.add(host_moref)
+        return touched
+
+    def _drop(self, moref: str, at: float) -> set[str]:
+        self.compute_resources.pop(moref, None)
+        touched: set[str] = set()
+        if self.hosts.pop(moref, None) is not None:
+            self._records[moref].changed_at = at
+            touched.add(moref)
+        self.vms.pop(moref, None)
+        host = self._host_of_vm.get(moref)
+        if host is not None:
+            self._gone_vms.add(moref)
+            self._records[host].vm_changed_at = at
+            touched.add(host)
+        return touched
+
+    def _apply_agency(self, seen: AgencyObserved) -> set[str]:
+        before, self.agency = self.agency, seen.agency
+        refused, self.foreign = bool(self.foreign) != bool(seen.foreign), seen.foreign
+        self._agency_read = True
+        touched: set[str] = set()
+        if seen.agency is None:
+            self.members = None
+            for moref in tuple(self.agents):
+                touched |= self._forget_agent(moref)
+        elif seen.agents is not None:
+            self.members = frozenset(seen.agents)
+            for moref in self.agents.keys() - self.members:
+                touched |= self._forget_agent(moref)
+        if (
+            refused
+            or (before is None) != (seen.agency is None)
+            or (
+                before is not None
+                and seen.agency is not None
+                and (before.moref, before.goal, before.scope)
+                != (seen.agency.moref, seen.agency.goal, seen.agency.scope)
+            )
+        ):
+            touched |= self._records.keys() | self.hosts.keys()
+        return touched
+
+    def _apply_agents(self, seen: AgentsObserved) -> set[str]:
+        touched: set[str] = set()
+        for moref in seen.gone:
+            touched |= self._forget_agent(moref)
+            if self.members is not None:
+                self.members -= {moref}
+        for agent in seen.agents:
+            before = self.agents.get(agent.moref)
+            if before is not None and before.read_began > agent.read_began:
+                continue
+            if before is not None and before.host != agent.host:
+                touched |= self._forget_agent(agent.moref)
+            self.agents[agent.moref] = agent
+            if agent.host is None:
+                continue
+            self._records.setdefault(agent.host, _Host())
+            self._agents_of.setdefault(agent.host, set()).add(agent.moref)
+            if before is not None and before.vm not in (None, agent.vm):
+                self._release_vm(before.vm)
+            if agent.vm is not None:
+                self._host_of_vm[agent.vm] = agent.host
+            touched.add(agent.host)
+        return touched
+
+    def _forget_agent(self, moref: str) -> set[str]:
+        agent = self.agents.pop(moref, None)
+        if agent is None or agent.host is None:
+            return set()
+        self._agents_of.get(agent.host, set()).discard(moref)
+        self._release_vm(agent.vm)
+        return {agent.host}
+
+    def _release_vm(self, moref: str | None) -> None:
+        if moref is not None:
+            self._host_of_vm.pop(moref, None)
+            self._gone_vms.discard(moref)
+            self.vms.pop(moref, None)
+
+    # --- derived ------------------------------------------------------------------------------------------
+
+    def _derive(self, touched: set[str]) -> tuple[ContrailVm, ...]:
+        if not self.ready and not self._given_out:
+            return ()
+        if not self._given_out:
+            self._given_out = True
+            touched = set(self._records) | set(self.hosts)
+            first = True
+        else:
+            first = False
+        changed: list[ContrailVm] = []
+        for host in sorted(touched):
+            record = self._records.setdefault(host, _Host())
+            status = self._describe(host, record)
+            differs = status != record.status
+            if differs or first:
+                changed.append(status)
+            if status.state is State.REMOVED:
+                del self._records[host]
+                self._agents_of.pop(host, None)
+                self._last_esxi.pop(host, None)
+            elif differs:
+                record.status = status
+        return tuple(changed)
+
+    def evidence(self, host: str) -> Evidence:
+        """What the state table is asked about a host."""
+        facts, agent = self.hosts.get(host), self.agent_on(host)
+        record = self._records.get(host) or _Host()
+        vm = self.vms.get(agent.vm) if agent is not None and agent.vm is not None else None
+        read = agent.read_began if agent is not None else NEVER
+        return Evidence(
+            wanted=facts is not None and self.wants_agent(facts),
+            host=facts,
+            agent=agent,
+            vm=vm,
+            settled=read > max(record.changed_at, record.vm_changed_at),
+            host_settled=read > record.changed_at,
+            vm_gone=agent is not None and agent.vm in self._gone_vms,
+            agency_trouble=self._agency_trouble(),
+        )
+
+    def _agency_trouble(self) -> str:
+        if self.foreign:
+            owners = ", ".join(sorted(a.owner or a.solution_id for a in self.foreign))
+            return f"the agency belongs to somebody else ({owners}); adopt it, or give ours another name"
+        return self.agency_refusal
+
+    def _describe(self, host: str, record: _Host) -> ContrailVm:
+        evidence = self.evidence(host)
+        state, reason = classify(evidence)
+        agent, vm = evidence.agent, evidence.vm
+        last_state = None
+        if state is State.UNREACHABLE and record.status is not None:
+            was = record.status
+            last_state = was.last_state if was.state is State.UNREACHABLE else was.state
+        active = state is State.ACTIVE
+        return ContrailVm(
+            key=self.key_of(host),
+            state=state,
+            reason=reason,
+            last_state=last_state,
+            esxi=self._esxi(host),
+            vm=None if vm is None else AgentVm(
+                moref=vm.moref, name=vm.name, host=vm.host, power=vm.power.value, connection=vm.connection,
+                heartbeat=vm.heartbeat, ip=vm.ip, instance_uuid=vm.instance_uuid,
+            ),
+            vrouter=VRouter(active=active, name=vm.guest_host_name if vm else None, ip=vm.ip if vm else None),
+            eam=Eam() if agent is None else Eam(
+                agency=agent.agency, agent=agent.moref, status=agent.status.value, goal=agent.goal.value,
+                hook=agent.hook.state.value if agent.hook else None,
+                issues=tuple(sorted(
+                    (Issue(type=i.type, description=i.description) for i in agent.issues),
+                    key=lambda i: (i.type, i.description),
+                )),
+            ),
+        )  # fmt: skip
+
+    def _esxi(self, host: str) -> Esxi:
+        facts = self.hosts.get(host)
+        if facts is None:
+            return self._last_esxi.get(host) or Esxi(
+                moref=host, name=host, compute_resource="-", cluster="", datacenter="", connection="unknown",
+                power="unknown", maintenance=False, standby="none",
+            )  # fmt: skip
+        parent = self.compute_resources.get(facts.compute_resource)
+        esxi = Esxi(
+            moref=host, name=facts.name, compute_resource=facts.compute_resource,
+            cluster=parent.name if parent else "", datacenter=parent.datacenter if parent else "",
+            connection=facts.connection.value, power=facts.power.value, maintenance=facts.in_maintenance,
+            standby=facts.standby.value, task=facts.task.value if facts.task else None,
+        )  # fmt: skip
+        self._last_esxi[host] = esxi
+        return esxi

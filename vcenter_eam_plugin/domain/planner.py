@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do: (desired, fleet, budgets) -> actions.
+
+The planner only ever looks at what was observed. Maintenance is (should run: no, may keep what it has: yes):
+on a host that is in, entering or leaving maintenance or standby, or cannot be reached, nothing is done at
+all. Actions that a person must consent to are not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vcenter_eam_plugin.domain.actions import (
+    Action,
+    CreateAgency,
+    ExtendScope,
+    MarkAvailable,
+    Resolve,
+    SetHolds,
+    WriteSettings,
+)
+from vcenter_eam_plugin.domain.budgets import Ledger
+from vcenter_eam_plugin.domain.facts import AgentFacts, ConnectionState, EamStatus, GoalState, HostFacts
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy, issue_type
+from vcenter_eam_plugin.domain.lifecycle import host_available
+from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.status import State
+
+DEFAULT_AUTO_RESOLVE = frozenset(
+    name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX)
+)
+"""What is resolved without asking unless the configuration says less. It can never say more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the operator wants. ``scope`` holds morefs; ``power_off_grace`` seconds (a person may be at work)."""
+
+    scope: tuple[str, ...]
+    rules: SettingsRules = SettingsRules()
+    auto_resolve: frozenset[str] = DEFAULT_AUTO_RESOLVE
+    power_off_grace: float = 30.0
+    hold_after_provisioning: bool = False
+    hold_after_power_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions to take now, why others wait, and when to plan again (monotonic seconds, ``None`` = on change)."""
+
+    actions: tuple[Action, ...] = ()
+    waiting: tuple[str, ...] = ()
+    again_at: float | None = None
+
+
+@dataclass(slots=True)
+class Planner:
+    """Plans one host, or the agency. ``may_mark`` turns false when EAM refused ``MarkAsAvailable`` to our account."""
+
+    desired: Desired
+    ledger: Ledger
+    may_mark: bool = True
+    _since: dict[str, tuple[State, float]] = field(default_factory=dict)
+    _settings_backoff: dict[str, tuple[float, float, str]] = field(default_factory=dict)
+
+    # --- what happened ------------------------------------------------------------------------------------
+
+    def observe(self, fleet: Fleet, host: str, now: float) -> None:
+        """Note a host's present state: grace times and running repairs depend on it."""
+        status = fleet.status(host)
+        if status is None:
+            self._since.pop(host, None)
+            return
+        known = self._since.get(host)
+        if known is None or known[0] is not status.state:
+            self._since[host] = (status.state, now)
+        agent = fleet.agent_on(host)
+        if agent is not None:
+            self.ledger.observe(status, agent.status is EamStatus.RED, agent.read_began, now)
+
+    def settings_refused(self, host: str, why: str, now: float) -> None:
+        """No rule fits, or vCenter refused: ask again at growing intervals, and say why meanwhile."""
+        _, interval, _ = self._settings_backoff.get(host, (0.0, 15.0, ""))
+        interval = min(interval * 2, 600.0)
+        self._settings_backoff[host] = (now + interval, interval, why)
+
+    def settings_written(self, host: str) -> None:
+        self._settings_backoff.pop(host, None)
+
+    # --- what to do ---------------------------------------------------------------------------------------
+
+    def plan_agency(self, fleet: Fleet) -> Plan:
+        """Make the agency exist and cover the scope. Only ever adds."""
+        if not fleet.ready:
+            return Plan(waiting=("vCenter has not been read completely yet",))
+        if fleet.foreign:
+            return Plan(waiting=("an agency of our name belongs to somebody else",))
+        if fleet.agency is None:
+            if fleet.agency_refusal:
+                return Plan(waiting=(fleet.agency_refusal,))
+            return Plan((CreateAgency(self.desired.scope),)) if self.desired.scope else Plan()
+        agency = fleet.agency
+        if agency.goal is not GoalState.ENABLED:
+            return Plan(waiting=(f"the agency's goal state is {agency.goal.value}",))
+        actions: list[Action] = []
+        missing = tuple(m for m in self.desired.scope if m not in agency.scope and m in fleet.compute_resources)
+        if missing:
+            actions.append(ExtendScope(agency.moref, missing))
+        hold = (
+            self.desired.hold_after_provisioning and self.may_mark,
+            self.desired.hold_after_power_on and self.may_mark,
+        )
+        if hold != (agency.hold_after_provisioning, agency.hold_after_power_on):
+            actions.append(SetHolds(agency.moref, *hold))
+        return Plan(tuple(actions))
+
+    def plan_host(self, fleet: Fleet, host_moref: str, now: float) -> Plan:
+        """What one host needs now."""
+        host = fleet.hosts.get(host_moref)
+        if not fleet.ready or fleet.foreign or host is None or not fleet.wants_agent(host):
+            return Plan()
+        settings = self._plan_settings(host, now)
+        agent = fleet.agent_on(host_moref)
+        if agent is None or not host_available(host):
+            return settings
+        if agent.hook is not None:
+            if not self.may_mark:
+                return Plan(settings.actions, ("EAM refuses MarkAsAvailable to our account",))
+            return Plan((*settings.actions, MarkAvailable(host_moref, agent.moref, agent.hook.state.value)))
+        repair = self._plan_repair(fleet, host, agent, now)
+        times = [at for at in (settings.again_at, repair.again_at) if at is not None]
+        return Plan(settings.actions + repair.actions, settings.waiting + repair.waiting, min(times) if times else None)
+
+    def _plan_settings(self, host: HostFacts, now: float) -> Plan:
+        rules = self.desired.rules
+        unset = (host.agent_datastore is None and rules.datastores) or (host.agent_network is None and rules.networks)
+        if not unset or host.connection is not ConnectionState.CONNECTED:
+            return Plan()
+        not_before, _, why = self._settings_backoff.get(host.moref, (now, 0.0, ""))
+        if now < not_before:
+            return Plan(waiting=(why,), again_at=not_before)
+        return Plan((WriteSettings(host.moref),))
+
+    def _plan_repair(self, fleet: Fleet, host: HostFacts, agent: AgentFacts, now: float) -> Plan:
+        if agent.status is not EamStatus.RED or not agent.issues:
+            return Plan()
+        if not fleet.is_settled(agent):
+            return Plan(waiting=("the agent is read again first",))
+        waiting: list[str] = []
+        for issue in sorted(agent.issues, key=lambda i: i.type):
+            row = issue_type(issue.type)
+            if row.policy not in (Policy.AUTO, Policy.AUTO_AFTER_FIX) or row.name not in self.desired.auto_resolve:
+                waiting.append(f"{row.name} is not resolved by itself. {row.advice}")
+                continue
+            if row.policy is Policy.AUTO_AFTER_FIX and not _is_fixed(row.name, host):
+                waiting.append(f"{row.name}: {row.advice}")
+                continue
+            state, since = self._since.get(host.moref, (None, now))
+            if state in (State.POWERED_OFF, State.SUSPENDED) and now < since + self.desired.power_off_grace:
+                return Plan(
+                    waiting=("it was powered off a moment ago; somebody may be at work on it",),
+                    again_at=since + self.desired.power_off_grace,
+                )
+            verdict = self.ledger.ask(host.compute_resource, host.moref, now)
+            if not verdict.allowed:
+                return Plan(waiting=(*waiting, verdict.reason), again_at=verdict.ask_again)
+            return Plan((Resolve(host.moref, agent.moref, issue.type),), tuple(waiting))
+        return Plan(waiting=tuple(waiting))
+
+
+def _is_fixed(issue: str, host: HostFacts) -> bool:
+    if issue == "NoAgentVmDatastore":
+        return host.agent_datastore is not None
+    return host.agent_network is not None
