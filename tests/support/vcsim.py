@@ -82,13 +82,11 @@ def build() -> Path:
 def running(directory: Path, *options: str) -> Iterator[Vcsim]:
     """Start vcsim (``-hosts``, ``-clusters``, ``-dc`` ... as options) and end it afterwards."""
     password = "vcsim-only"
-    process = subprocess.Popen(
-        [str(build()), "-password", password, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # vcsim logs every call it does not know; kept in a file for whoever debugs a failed run
-        stderr=(directory / "vcsim.log").open("wb"),
-    )
+    # vcsim logs every call it does not know; kept in a file for whoever debugs a failed run
+    with (directory / "vcsim.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(build()), "-password", password, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -116,8 +114,6 @@ def running(directory: Path, *options: str) -> Iterator[Vcsim]:
             process.kill()
             process.wait()
         process.stdout.close()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 @pytest.fixture
