@@ -228,7 +228,7 @@ class Session:
     # --- life ------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Log in, unless done already. Raises the domain's errors: LoginRefused, CertificateRejected, Unavailable ..."""
+        """Log in, unless done already. Raises LoginRefused, CertificateRejected, Unavailable ..."""
         if not self.cookie:
             self.renew(self.generation)
 
@@ -383,7 +383,7 @@ class Session:
         login = _LoginStub(self, "/sdk", "vim.version.version10", self.settings.call_timeout)
         try:
             login.speak(self._negotiate(login))
-            content = vim.ServiceInstance("ServiceInstance", login).RetrieveContent()
+            content: Any = vim.ServiceInstance("ServiceInstance", login).RetrieveContent()
             if content.about.apiType != "VirtualCenter":
                 raise ConfigurationError(
                     f"{self.name} is {content.about.fullName}, not a vCenter.", remedy="Name the vCenter, not a host."
