@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a person writes for a cluster to the compute resource that is meant.
+
+A cluster is named by its inventory path (``/DC0/host/prod/ClusterA``), by ``DC0/ClusterA`` or by ``ClusterA``.
+Names repeat across datacenters and folders, so what is not unambiguous is refused with its candidates:
+deploying VMs on the wrong cluster is worse than not starting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from urllib.parse import unquote
+
+from pyVmomi import vim
+
+from vcenter_eam_plugin.domain.errors import ScopeError
+from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
+from vcenter_eam_plugin.vsphere.properties import (
+    Read,
+    filter_spec,
+    object_spec,
+    property_spec,
+    retrieve,
+    selection,
+    traversal,
+)
+from vcenter_eam_plugin.vsphere.session import Session
+
+#: Candidates listed in one sentence; a vCenter may have hundreds of clusters.
+MAX_CANDIDATES = 20
+
+
+def list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]:
+    """Every cluster and standalone host of the vCenter, in order of path. One walk over folders and datacenters."""
+    session.open()
+    folders = [selection("folder"), selection("datacenter")]
+    walk = [
+        traversal("folder", vim.Folder, "childEntity", folders),
+        traversal("datacenter", vim.Datacenter, "hostFolder", [selection("folder")]),
+    ]
+    spec = filter_spec(
+        [object_spec(session.content.rootFolder, walk)],
+        [
+            property_spec(vim.Folder, ["name", "parent"]),
+            property_spec(vim.Datacenter, ["name", "parent"]),
+            property_spec(vim.ComputeResource, ["name", "parent", "host"]),
+        ],
+    )
+    read = {found.moref: found for found in retrieve(session, spec)}
+    root = session.content.rootFolder._GetMoId()
+    compute = [_facts(found, read, root) for found in read.values() if issubclass(found.kind, vim.ComputeResource)]
+    return tuple(sorted(compute, key=lambda facts: facts.path))
+
+
+def _facts(found: Read, read: dict[str, Read], root: str) -> ComputeResourceFacts:
+    names: list[str] = []
+    datacenter = ""
+    step: Read | None = found
+    while step is not None and step.moref != root:
+        # vCenter escapes '/', '\' and '%' in names as %2f, %5c and %25
+        names.append(unquote(step.props.get("name", step.moref)))
+        if issubclass(step.kind, vim.Datacenter):
+            datacenter = names[-1]
+        parent = step.props.get("parent")
+        step = None if parent is None else read.get(parent._GetMoId())
+    return ComputeResourceFacts(
+        moref=found.moref,
+        name=names[0],
+        path="/" + "/".join(reversed(names)),
+        datacenter=datacenter,
+        is_cluster=issubclass(found.kind, vim.ClusterComputeResource),
+        hosts=tuple(host._GetMoId() for host in found.props.get("host", ())),
+    )
+
+
+def resolve(session: Session, paths: Sequence[str]) -> tuple[ComputeResourceFacts, ...]:
+    """The compute resources that ``paths`` name, in that order, each once.
+
+    Raises ScopeError when one is unknown or ambiguous; the sentence lists the candidates.
+    """
+    return match(session.name, list_compute_resources(session), paths)
+
+
+def match(where: str, known: Sequence[ComputeResourceFacts], paths: Sequence[str]) -> tuple[ComputeResourceFacts, ...]:
+    """The part of :func:`resolve` that asks nobody: ``known`` is everything there is at ``where``."""
+    chosen: dict[str, ComputeResourceFacts] = {}
+    for path in paths:
+        found = [facts for facts in known if _means(path, facts)]
+        if not found:
+            raise ScopeError(
+                f"{where}: no cluster or standalone host is called {path!r}; there are: {_candidates(path, known)}."
+            )
+        if len(found) > 1:
+            raise ScopeError(
+                f"{where}: {path!r} is ambiguous; it may mean: {_candidates(path, found)}.",
+                remedy="Write the full inventory path.",
+            )
+        chosen[found[0].moref] = found[0]
+    return tuple(chosen.values())
+
+
+def _means(path: str, facts: ComputeResourceFacts) -> bool:
+    text = path.strip()
+    if text.startswith("/"):
+        return text.rstrip("/") == facts.path
+    return text in (facts.name, f"{facts.datacenter}/{facts.name}", facts.path[1:])
+
+
+def _candidates(path: str, known: Sequence[ComputeResourceFacts]) -> str:
+    """Paths of ``known``, those that look like ``path`` first."""
+    paths = [facts.path for facts in known]
+    near = get_close_matches(path, paths, n=3, cutoff=0.4)
+    ordered = list(dict.fromkeys((*near, *paths)))
+    shown = ", ".join(ordered[:MAX_CANDIDATES]) or "none at all"
+    more = len(ordered) - MAX_CANDIDATES
+    return f"{shown} and {more} more" if more > 0 else shown
