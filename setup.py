@@ -39,7 +39,6 @@ EXTRAS = {
     "lint": [
         "ruff>=0.9",
         "mypy>=1.14",
-        "import-linter>=2.1",
     ],
 }
 

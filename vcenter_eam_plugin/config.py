@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import six
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
@@ -40,6 +41,7 @@ from vcenter_eam_plugin.options import (
     Secret,
     choice,
     integer,
+    members,
     number,
     option,
     options_of,
@@ -72,6 +74,10 @@ LOG_LEVELS = (
     "SYS_DEBUG",
 )
 """Contrail's names, most urgent first; :mod:`vcenter_eam_plugin.logs` maps them to Python's."""
+
+
+RESOLVABLE = tuple(name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX))
+"""The issue types that may be resolved without asking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +193,10 @@ class EamConfig:
         default=False,
     )
     auto_resolve: tuple[str, ...] = option(
-        LIST,
-        "Exact EAM issue types that are resolved without asking, in mode act. Issues whose remedy takes a host out "
-        "of maintenance or standby are never resolved, whatever stands here.",
-        default=("VmNotDeployed", "VmPoweredOff", "VmSuspended"),
+        members(RESOLVABLE),
+        "EAM issues that are resolved without asking, in mode act. A list can only be shorter than the default: others "
+        "need a person, clear by themselves, or would take a host out of maintenance.",
+        default=RESOLVABLE,
     )
     agent_vm_datastore: tuple[str, ...] = option(
         LIST,
@@ -361,12 +367,11 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One value as somebody wrote it. ``rank`` orders sources; ``strict`` ones may hold nothing unknown."""
+    """One value as somebody wrote it. ``rank`` orders the sources: the highest one wins."""
 
     text: str
     origin: str
     rank: int
-    strict: bool
 
 
 _Raw = dict[str, dict[str, _Found]]
@@ -410,19 +415,24 @@ def from_sections(
 
 
 def _read_sections(raw: _Raw, sections: Mapping[str, Any]) -> None:
+    inherited = sections.defaults() if isinstance(sections, configparser.RawConfigParser) else {}
     for title in sections:
         section, _, _ = str(title).partition(":")
         if section not in SECTIONS:
             continue
-        items = sections[title]
-        # A host's parser may interpolate, and a "%" in a password would make it raise: take the text as written.
-        pairs = items.parser.items(title, raw=True) if hasattr(items, "parser") else items.items()
         known = _names(section)
-        for name, value in pairs:
+        for name in sections[title]:
             key = six.ensure_text(name).lower()
-            if value is not None and (key in known or section == "EAM"):
+            if key not in known and (section != "EAM" or name in inherited):
+                continue
+            try:
+                value = sections[title][name]
+            except configparser.InterpolationError:
+                # A "%" that the host's parser cannot interpolate: take it as written, as our own parser does.
+                value = sections[title].get(name, raw=True)
+            if value is not None:
                 text = six.ensure_text(value) if isinstance(value, bytes | str) else str(value)
-                _put(raw, str(title), key, _Found(text.strip(), "the host process", 0, strict=True))
+                _put(raw, str(title), key, _Found(text.strip(), "the host process", 0))
 
 
 def _read_file(raw: _Raw, path: Path, rank: int, problems: list[str]) -> None:
@@ -449,7 +459,7 @@ def _read_file(raw: _Raw, path: Path, rank: int, problems: list[str]) -> None:
     for title in parser.sections():
         raw.setdefault(title, {})
         for name, value in parser.items(title):
-            _put(raw, title, name, _Found(value.strip(), str(path), rank, strict=True))
+            _put(raw, title, name, _Found(value.strip(), str(path), rank))
 
 
 def _read_environment(raw: _Raw, environ: Mapping[str, str], rank: int, problems: list[str]) -> None:
@@ -469,7 +479,7 @@ def _read_environment(raw: _Raw, environ: Mapping[str, str], rank: int, problems
                 )
                 continue
         origin = f"environment variable {variable}"
-        _put(raw, title, name.lower(), _Found(environ[variable].strip(), origin, rank, strict=True))
+        _put(raw, title, name.lower(), _Found(environ[variable].strip(), origin, rank))
 
 
 def _put(raw: _Raw, title: str, name: str, found: _Found) -> None:

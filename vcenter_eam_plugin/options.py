@@ -151,6 +151,19 @@ SECRET: Kind[Secret] = Kind("text on one line", lambda raw: Secret(_text(raw)), 
 LIST = Kind("a list, one item a line or separated by commas on one line", split_list, _show_list)
 
 
+def members(names: Iterable[str]) -> Kind[tuple[str, ...]]:
+    """A list of some of these names, in this spelling; it may be empty."""
+    names = tuple(names)
+
+    def parse(raw: str) -> tuple[str, ...]:
+        items = split_list(raw)
+        if unknown := [item for item in items if item not in names]:
+            raise ValueError(f"{', '.join(unknown)} may not be listed")
+        return items
+
+    return Kind("a list, also an empty one, of " + ", ".join(names), parse, _show_list)
+
+
 def integer(low: int, high: int) -> Kind[int]:
     """A whole number; both bounds are allowed."""
 

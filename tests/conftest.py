@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the servers that tests use, and the rule that CI skips nothing."""
+
+import importlib.util
+import os
+
+import pytest
+
+pytest_plugins = [
+    name
+    for name in ("tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim")
+    if importlib.util.find_spec(name)
+]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not tested, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    reasons = sorted({str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)})
+    terminalreporter.section(f"NOT TESTED HERE: {len(skipped)} tests were skipped", red=True, bold=True)
+    for reason in reasons:
+        terminalreporter.line(reason)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With CI=true a skip is a failure: a green run must mean that everything ran."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
