@@ -24,14 +24,16 @@ import six
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
+from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
 from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
-    DIRECTORY,
     FILE,
     LIST,
     NAME,
+    OPTIONAL_PATH,
     PAIRS,
+    PATH,
     SECRET,
     TEXT,
     THUMBPRINT,
@@ -63,6 +65,8 @@ class Mode(StrEnum):
     ACT = "act"
 
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (vCenter comes from outside; nothing but packages is served there)
+
 LOG_LEVELS = (
     "SYS_EMERG",
     "SYS_ALERT",
@@ -85,10 +89,23 @@ class DefaultsConfig:
     """The process itself."""
 
     state_directory: Path = option(
-        DIRECTORY,
         "Where the outbox is kept: messages not yet confirmed by the broker and the states last published. Keep it "
         "over restarts; without it every state is published again. One directory per process.",
         default=Path("/var/lib/contrail/vcenter-eam-plugin"),
+    )
+    ovf_server_ip: str = option(
+        NAME,
+        "Address on which OVF packages (ovf_package) are served to vCenter; loopback reaches no real vCenter.",
+        default="127.0.0.1",
+    )
+    ovf_server_port: int = option(
+        integer(0, 65535), "Port of that server; 0 takes any free one, which no agency outlives.", default=8116
+    )
+    ovf_base_url: str = option(
+        URL,
+        "How vCenter reaches that server, such as http://contrail.example:8116. It becomes part of the agency, so name "
+        "what stays: a name or a virtual address. Empty: the address itself.",
+        default="",
     )
     log_file: str = option(
         NAME,
@@ -97,6 +114,18 @@ class DefaultsConfig:
     )
     log_level: str = option(
         choice({level: level for level in LOG_LEVELS}), "The least urgent level that is logged.", default="SYS_NOTICE"
+    )
+    ovf_server_ip: str = option(
+        NAME,
+        "Address that the OVF server listens on; it runs while any ovf_package is given.",
+        default=EVERY_ADDRESS,
+    )
+    ovf_server_port: int = option(integer(0, 65535), "Port that the OVF server listens on.", default=8116)
+    ovf_base_url: str = option(
+        URL,
+        "How vCenter reaches the OVF server, such as http://controller.example:8116. Needed when it listens on every "
+        "address. A name that moves with the service (a VIP) saves a fleet from new deployments later.",
+        default="",
     )
 
     def conflicts(self) -> Iterator[str]:
@@ -168,16 +197,27 @@ class EamConfig:
     agent_name: str = option(NAME, "Name of the agents; EAM derives the VM names from it.", default="ContrailVM")
     ovf_url: str = option(
         URL,
-        "Where EAM fetches the OVF descriptor of the ContrailVM from, as vCenter reaches it. Needed to create the "
-        "agency; never changed afterwards by a restart.",
+        "Where EAM fetches the OVF descriptor of the ContrailVM from, if another server has it. To create the agency, "
+        "this or ovf_package is needed; an agency that exists keeps its URL.",
         default="",
+    )
+    ovf_package: Path | None = option(
+        OPTIONAL_PATH,
+        "OVF descriptor (.ovf) of the ContrailVM, with its files beside it, to be served by the plugin's own OVF server.",
+        default=None,
+    )
+    ovf_package: Path | None = option(
+        FILE,
+        "The .ovf descriptor of the ContrailVM, its files beside it, for this service to serve (ovf_server_ip). Instead "
+        "of ovf_url.",
+        default=None,
     )
     ovf_properties: tuple[tuple[str, str], ...] = option(
         PAIRS, "OVF properties handed to each ContrailVM. Not for secrets: vCenter shows them to everybody.", default=()
     )
     vm_name_format: str = option(
         template("datacenter", "cluster", "host"),
-        "How a ContrailVM is named while its provisioning is held (hold_after_provisioning).",
+        "How a ContrailVM is to be named. Checked, but not used by this release: EAM names them.",
         default="ContrailVM-{datacenter}-{host}",
     )
     hold_after_provisioning: bool = option(
@@ -227,6 +267,16 @@ class EamConfig:
         """Settings that are right each for itself, but not together."""
         if not self.clusters:
             yield "option clusters: found nothing; allowed: at least one cluster or standalone host."
+        if self.ovf_url and self.ovf_package is not None:
+            yield "options ovf_url and ovf_package: both say where the package is; allowed: one of them."
+        if self.ovf_url and self.ovf_package is not None:
+            yield "options ovf_url and ovf_package: only one of them can be where the ContrailVM comes from."
+        for name in self.auto_resolve:
+            if name not in DEFAULT_AUTO_RESOLVE:
+                yield (
+                    f"option auto_resolve: found {name!r}, which is never resolved without asking; allowed: "
+                    f"{', '.join(sorted(DEFAULT_AUTO_RESOLVE))}."
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +394,7 @@ class Configuration:
     defaults: DefaultsConfig = DefaultsConfig()
     rabbit: RabbitConfig = RabbitConfig()
     zookeeper: ZookeeperConfig | None = None
-    """``None`` when the section is absent: then the instance leads alone."""
+    """``None`` when the section is absent or empty: then the instance leads alone."""
     introspect: IntrospectConfig = IntrospectConfig()
     vcenters: tuple[VCenterUnit, ...] = ()
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -520,14 +570,22 @@ def _build(raw: _Raw, problems: list[str], need_vcenter: bool) -> Configuration:
     defaults = _section(DefaultsConfig, "DEFAULTS", [raw.get("DEFAULTS", {})], problems, origins)
     introspect = _section(IntrospectConfig, "INTROSPECT", [raw.get("INTROSPECT", {})], problems, origins)
     zookeeper = None
-    if "ZOOKEEPER" in raw:
+    if raw.get("ZOOKEEPER"):
         zookeeper = _section(ZookeeperConfig, "ZOOKEEPER", [raw["ZOOKEEPER"]], problems, origins)
+    defaults = defaults or DefaultsConfig()
+    units = _units(raw, problems, origins, need_vcenter)
+    served = any(unit.eam.ovf_package is not None for unit in units)
+    if served and not defaults.ovf_base_url and defaults.ovf_server_ip in {EVERY_ADDRESS, "::"}:
+        problems.append(
+            f"Section [DEFAULTS], option ovf_base_url: missing; with ovf_package and ovf_server_ip = "
+            f"{defaults.ovf_server_ip} it must say how vCenter reaches the OVF server."
+        )
     return Configuration(
-        defaults=defaults or DefaultsConfig(),
+        defaults=defaults,
         rabbit=rabbit or RabbitConfig(),
         zookeeper=zookeeper,
         introspect=introspect or IntrospectConfig(),
-        vcenters=_units(raw, problems, origins, need_vcenter),
+        vcenters=units,
         origins=origins,
     )
 

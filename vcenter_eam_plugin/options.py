@@ -242,13 +242,16 @@ def _readable_file(raw: str) -> Path | None:
 FILE: Kind[Path | None] = Kind("the path of a readable file, or nothing", _readable_file, lambda path: str(path or ""))
 
 
-def _directory(raw: str) -> Path:
+def _path(raw: str) -> Path:
     if not raw.startswith("/"):
         raise ValueError
     return Path(raw)
 
 
-DIRECTORY = Kind("an absolute path", _directory)
+PATH = Kind("an absolute path", _path)
+OPTIONAL_PATH: Kind[Path | None] = Kind(
+    "an absolute path, or nothing", lambda raw: _path(raw) if raw else None, lambda path: str(path or "")
+)
 
 
 def _thumbprint(raw: str) -> str:
