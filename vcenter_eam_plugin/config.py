@@ -31,7 +31,6 @@ from vcenter_eam_plugin.options import (
     FILE,
     LIST,
     NAME,
-    OPTIONAL_PATH,
     PAIRS,
     PATH,
     SECRET,
@@ -65,8 +64,6 @@ class Mode(StrEnum):
     ACT = "act"
 
 
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (vCenter comes from outside; nothing but packages is served there)
-
 LOG_LEVELS = (
     "SYS_EMERG",
     "SYS_ALERT",
@@ -89,6 +86,7 @@ class DefaultsConfig:
     """The process itself."""
 
     state_directory: Path = option(
+        PATH,
         "Where the outbox is kept: messages not yet confirmed by the broker and the states last published. Keep it "
         "over restarts; without it every state is published again. One directory per process.",
         default=Path("/var/lib/contrail/vcenter-eam-plugin"),
@@ -114,18 +112,6 @@ class DefaultsConfig:
     )
     log_level: str = option(
         choice({level: level for level in LOG_LEVELS}), "The least urgent level that is logged.", default="SYS_NOTICE"
-    )
-    ovf_server_ip: str = option(
-        NAME,
-        "Address that the OVF server listens on; it runs while any ovf_package is given.",
-        default=EVERY_ADDRESS,
-    )
-    ovf_server_port: int = option(integer(0, 65535), "Port that the OVF server listens on.", default=8116)
-    ovf_base_url: str = option(
-        URL,
-        "How vCenter reaches the OVF server, such as http://controller.example:8116. Needed when it listens on every "
-        "address. A name that moves with the service (a VIP) saves a fleet from new deployments later.",
-        default="",
     )
 
     def conflicts(self) -> Iterator[str]:
@@ -202,14 +188,9 @@ class EamConfig:
         default="",
     )
     ovf_package: Path | None = option(
-        OPTIONAL_PATH,
-        "OVF descriptor (.ovf) of the ContrailVM, with its files beside it, to be served by the plugin's own OVF server.",
-        default=None,
-    )
-    ovf_package: Path | None = option(
         FILE,
-        "The .ovf descriptor of the ContrailVM, its files beside it, for this service to serve (ovf_server_ip). Instead "
-        "of ovf_url.",
+        "The .ovf descriptor of the ContrailVM, its files beside it, to be served by this service at ovf_base_url. "
+        "Instead of ovf_url.",
         default=None,
     )
     ovf_properties: tuple[tuple[str, str], ...] = option(
@@ -575,7 +556,7 @@ def _build(raw: _Raw, problems: list[str], need_vcenter: bool) -> Configuration:
     defaults = defaults or DefaultsConfig()
     units = _units(raw, problems, origins, need_vcenter)
     served = any(unit.eam.ovf_package is not None for unit in units)
-    if served and not defaults.ovf_base_url and defaults.ovf_server_ip in {EVERY_ADDRESS, "::"}:
+    if served and not defaults.ovf_base_url and defaults.ovf_server_ip in {"0.0.0.0", "::"}:  # noqa: S104 (compared)
         problems.append(
             f"Section [DEFAULTS], option ovf_base_url: missing; with ovf_package and ovf_server_ip = "
             f"{defaults.ovf_server_ip} it must say how vCenter reaches the OVF server."

@@ -249,9 +249,6 @@ def _path(raw: str) -> Path:
 
 
 PATH = Kind("an absolute path", _path)
-OPTIONAL_PATH: Kind[Path | None] = Kind(
-    "an absolute path, or nothing", lambda raw: _path(raw) if raw else None, lambda path: str(path or "")
-)
 
 
 def _thumbprint(raw: str) -> str:

@@ -61,9 +61,8 @@ def test_smallest_file_gives_one_observing_vcenter(tmp_path: Path) -> None:
         ("EAM", "ovf_properties = just-a-word", "found 'just-a-word'; allowed: key=value, one a line."),
         ("EAM", "ovf_url = ftp://x/y.ovf", "found 'ftp://x/y.ovf'; allowed: an http:// or https:// URL, or nothing."),
         ("EAM", "ovf_url = http://me:hunter2@x/y.ovf", "(it holds a user name or password, and URLs are shown"),
-        ("EAM", "ovf_package = /x.ovf", "option ovf_base_url: missing; with ovf_package and ovf_server_ip = 0.0.0.0"),
-        ("EAM", "ovf_package = /x.ovf\novf_url = http://x/y.ovf", "options ovf_url and ovf_package: both say where"),
-        ("EAM", "ovf_package = x.ovf", "found 'x.ovf'; allowed: an absolute path, or nothing."),
+        ("EAM", "ovf_package = /x.ovf", "found '/x.ovf' (No such file or directory); allowed: the path of a readable"),
+        ("EAM", "ovf_package = /dev/null\novf_url = http://x/y.ovf", "options ovf_url and ovf_package: both say where"),
         ("EAM", "vm_name_format = {hots}", "(unknown placeholder {hots}); allowed: text with any of {datacenter}"),
         ("EAM", "vm_name_format = {host", "found '{host'"),
         ("EAM", "auto_resolve = HostInMaintenanceMode", "(HostInMaintenanceMode may not be listed); allowed: a list"),
@@ -117,6 +116,12 @@ def test_required_settings_are_named_with_what_they_mean(tmp_path: Path) -> None
 def test_two_ways_of_trust_contradict_each_other(tmp_path: Path) -> None:
     text = wrong(tmp_path, f"{RIGHT}\n[VCENTER]\nvc_insecure = yes\nvc_thumbprint = {'ab' * 32}\n")
     assert "options vc_thumbprint and vc_insecure: only one of them can decide" in text
+
+
+def test_serving_on_every_address_needs_a_url_that_vcenter_can_use(tmp_path: Path) -> None:
+    text = f"{RIGHT}\n[EAM]\novf_package = /dev/null\n[DEFAULTS]\novf_server_ip = 0.0.0.0\n"
+    assert "Section [DEFAULTS], option ovf_base_url: missing" in wrong(tmp_path, text)
+    assert read(tmp_path, f"{text}\novf_base_url = http://c:8116\n").defaults.ovf_base_url == "http://c:8116"
 
 
 def test_tls_files_without_tls_are_a_mistake(tmp_path: Path) -> None:
