@@ -88,7 +88,10 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One message that waits. ``key`` is ``None`` for the brackets of a snapshot; ``timestamp`` in microseconds."""
+    """One message that waits. ``key`` is ``None`` for the brackets of a snapshot; ``timestamp`` in microseconds.
+
+    ``source`` and ``id`` together are unique: the attributes of CloudEvents.
+    """
 
     seq: int
     id: str
@@ -97,6 +100,7 @@ class Row:
     oper: str
     routing_key: str
     timestamp: int
+    source: str
     body: bytes
 
 
@@ -153,11 +157,11 @@ class Outbox:
             return int(self._db.execute("SELECT count(*) FROM message").fetchone()[0])
 
     @property
-    def oldest_unsent(self) -> float | None:
-        """POSIX seconds at which the oldest unconfirmed message was taken in."""
+    def oldest_unsent_age(self) -> float | None:
+        """Seconds since the oldest unconfirmed message was taken in; ``None`` when all are confirmed."""
         with self._reading():
             row = self._db.execute("SELECT timestamp FROM message ORDER BY seq LIMIT 1").fetchone()
-        return None if row is None else row[0] / 1e6
+        return None if row is None else max(0.0, self._now() - row[0] / 1e6)
 
     @property
     def quarantined(self) -> Mapping[str, str]:
@@ -250,12 +254,13 @@ class Outbox:
                 (msgspec.json.encode([key or "" for key in held]).decode(), limit),
             ).fetchall()
             rows: list[Row] = []
+            source = messages.source(self._vcenter_uuid)
             keys = set[str | None]()
             for seq, message_id, key, event, oper, routing_key, timestamp, body in found:
                 if key in keys or (key is None and rows):
                     break
                 keys.add(key)
-                rows.append(Row(seq, message_id, key, Event(event), oper, routing_key, timestamp, body))
+                rows.append(Row(seq, message_id, key, Event(event), oper, routing_key, timestamp, source, body))
             self._db.executemany(
                 "UPDATE message SET offered = 1 WHERE seq = ? AND offered = 0", [(row.seq,) for row in rows]
             )

@@ -163,6 +163,11 @@ def source(vcenter_uuid: str) -> str:
     return f"urn:vcenter:{vcenter_uuid}"
 
 
+def event_type(event: Event) -> str:
+    """CloudEvents ``type``."""
+    return f"contrailvm.{event}"
+
+
 def encode(message: Message) -> bytes:
     """JSON in UTF-8. Raises TypeError, ValueError or a msgspec error for what JSON or the schema cannot hold."""
     return msgspec.json.encode(message)

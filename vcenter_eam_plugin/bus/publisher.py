@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends what waits in the outbox to the broker, and takes it out when the broker confirmed it.
+
+One greenlet owns the connection: it publishes, reads and heartbeats; two on one channel corrupt it (measured). A
+round is one batch of the outbox: publish all, then wait for each to be confirmed, with one deadline around it. After
+a deadline or any error the connection is thrown away, because a late confirm would be taken for another message's;
+what was not confirmed goes out again, as the same bytes under the same id.
+
+- Unroutable or refused (nack): that message, and all later ones of its key, wait with growing pauses while the
+  others go on. It is loud: logged once, and in :meth:`Publisher.status` until it is over. Exchange and default
+  queue are declared again before the retry, since a deleted queue is the likely reason.
+- Blocked (``connection.blocked``, the broker's memory or disk alarm): nothing is sent, the connection is kept.
+- Several brokers are tried in turn.
+
+Not promised: exactly once. On ``memory://`` nothing is confirmed; a message counts as sent when it was handed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import gevent
+import kombu
+from gevent.event import Event as Signal
+
+from vcenter_eam_plugin.bus import broker
+from vcenter_eam_plugin.bus.broker import BrokerSettings
+from vcenter_eam_plugin.bus.outbox import Outbox, Row
+from vcenter_eam_plugin.domain import messages
+from vcenter_eam_plugin.domain.errors import NotConfirmed, PluginError, ProtocolError
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Seconds between two looks at an idle connection: amqp wants its heartbeat checked about once a second."""
+
+_GRACE = 1.0
+"""Seconds that a read may overrun its own time-out, which amqp starts anew with each frame."""
+
+_HOLD_FIRST = 0.5
+"""Seconds until a refused message is tried again; doubles each time."""
+
+_HOLD_LONGEST = 10.0
+"""Seconds; a third of the 30 s in which the bus must equal the truth once a fault is healed."""
+
+_DELIVERY_PERSISTENT = 2
+
+
+class LinkState(StrEnum):
+    """How it stands with the broker, named by what a person must do: nothing, wait, or mend."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    BLOCKED = "blocked"
+    """The broker is out of memory or disk and takes nothing until that is mended there."""
+    DOWN = "down"
+    """Cannot be reached; time or the other brokers may heal it."""
+    REFUSED = "refused"
+    """Login, permission or declaration was refused: somebody must change something. We go on trying."""
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class _Held:
+    """One key whose next message was refused. ``until`` is monotonic."""
+
+    until: float
+    pause: float
+    why: str
+
+
+class Publisher:
+    """See the module's text. ``run()`` is the body of one greenlet; the other methods may be called from any.
+
+    ``clock`` gives monotonic seconds. ``on_state`` is called with :meth:`status` whenever its ``state``, ``broker``
+    or ``held`` changed, from the publisher's greenlet: it must not block.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        outbox: Outbox,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_state: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._clock = clock
+        self._on_state = on_state
+        self._state = LinkState.CONNECTING
+        self._broker = ""
+        self._last_error = ""
+        self._confirmed = 0
+        self._held: dict[str | None, _Held] = {}
+        self._told: tuple[object, ...] = ()
+        self._wake = Signal()
+        self._stopping = Signal()
+        self._ended = Signal()
+        self._greenlet: Any = None
+        self._link: _Link | None = None
+        self._link_served = False
+
+    # --- for the others ----------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something new in the outbox."""
+        self._wake.set()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Send what can be sent, then end. Returns whether the outbox was emptied within ``timeout`` seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self._greenlet is None:
+            return self._outbox.backlog == 0
+        self._ended.wait(timeout)
+        if not self._ended.is_set():
+            # The outbox is consistent at every switch: what is unconfirmed goes out at the next start.
+            self._greenlet.kill(block=True, timeout=timeout)
+        return self._outbox.backlog == 0
+
+    def status(self) -> dict[str, Any]:
+        """For page, API and CLI: ``state``, ``connected``, ``broker``, ``backlog``, ``oldest_unsent_age`` (seconds or
+        None), ``confirmed`` (messages since the start), ``held`` (keys whose next message was refused),
+        ``held_reason``, ``quarantined`` (keys), ``last_error``."""
+        reason = next(iter(self._held.values())).why if self._held else ""
+        return {
+            "state": str(self._state),
+            "connected": self._state in {LinkState.UP, LinkState.BLOCKED},
+            "broker": self._broker,
+            "backlog": self._outbox.backlog,
+            "oldest_unsent_age": self._outbox.oldest_unsent_age,
+            "confirmed": self._confirmed,
+            "held": len(self._held),
+            "held_reason": reason,
+            "quarantined": sorted(self._outbox.quarantined),
+            "last_error": self._last_error,
+        }
+
+    # --- the greenlet ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Publish until :meth:`stop`. Raises nothing: every error is reported and tried again, with back-off."""
+        self._greenlet = gevent.getcurrent()
+        attempt = failures = 0
+        try:
+            while True:
+                try:
+                    self._serve(attempt)
+                except PluginError as exc:
+                    self._failed(exc)
+                except Exception as exc:
+                    log.exception("Publishing failed in a way that nobody foresaw; the connection is made anew.")
+                    self._failed(ProtocolError(f"Publishing failed: {type(exc).__name__}: {exc}."))
+                else:
+                    return
+                if self._stopping.is_set():
+                    return
+                # One that served for a while was not a failed attempt: begin again with the short pause.
+                failures = 0 if self._link_served else failures + 1
+                attempt += 1
+                self._pause(failures)
+        finally:
+            self._close_link(polite=False)
+            self._state = LinkState.STOPPED
+            self._tell()
+            self._ended.set()
+
+    def _serve(self, attempt: int) -> None:
+        """One connection, from login to its end: returns when stopped and drained, raises when it is lost."""
+        self._link_served = False
+        self._broker = self._settings.name(attempt)
+        if self._state is not LinkState.REFUSED:
+            self._enter(LinkState.CONNECTING)
+        self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed)
+        try:
+            self._link.declare()
+            self._enter(LinkState.UP)
+            self._last_error = ""
+            log.info("Publishing on %r at broker %s.", self._settings.exchange, self._broker)
+            while True:
+                self._wake.clear()
+                now = self._clock()
+                due = [key for key, held in self._held.items() if held.until <= now]
+                if due:
+                    self._link.declare()
+                held = [key for key in self._held if key not in due]
+                rows = [] if self._link.blocked else self._outbox.pending(self._settings.window, held=held)
+                if rows:
+                    self._round(self._link, rows)
+                    self._link_served = True
+                elif self._stopping.is_set():
+                    break
+                else:
+                    self._idle(self._link)
+        except BaseException:
+            self._close_link(polite=False)
+            raise
+        self._close_link(polite=True)
+
+    def _round(self, link: _Link, rows: list[Row]) -> None:
+        try:
+            confirmed, refused = link.publish(rows)
+        except PluginError:
+            # Those that were confirmed before it broke need not go out again.
+            self._took(link.confirmed_so_far())
+            raise
+        self._took(confirmed)
+        for row, why in refused:
+            before = self._held.get(row.key)
+            pause = min(before.pause * 2, _HOLD_LONGEST) if before else _HOLD_FIRST
+            if not self._held:
+                log.error("Broker %s does not take message %s (%s): %s.", self._broker, row.id, row.routing_key, why)
+            self._held[row.key] = _Held(self._clock() + pause, pause, why)
+        self._tell()
+
+    def _took(self, rows: list[Row]) -> None:
+        self._outbox.confirm(rows)
+        self._confirmed += len(rows)
+        had = bool(self._held)
+        for row in rows:
+            self._held.pop(row.key, None)
+        if had and not self._held:
+            log.warning("Broker %s takes all messages again.", self._broker)
+
+    def _idle(self, link: _Link) -> None:
+        now = self._clock()
+        wait = min([_TICK, *(max(held.until - now, 0.0) for held in self._held.values())])
+        self._wake.wait(wait)
+        link.look()
+
+    def _pause(self, failures: int) -> None:
+        """Back off after a whole turn through the brokers; at once to the next broker before that."""
+        turns = failures // len(self._settings.hosts)
+        pause = min(self._settings.retry_first * 2 ** min(turns, 16), self._settings.retry_longest)
+        # Spread, so that many plugins do not come back to a restarted broker in step
+        self._stopping.wait(pause * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+
+    def _failed(self, exc: PluginError) -> None:
+        sentence = str(exc)
+        if sentence != self._last_error:
+            log.error("%s %d messages wait.", sentence, self._outbox.backlog)
+        self._last_error = sentence
+        self._enter(LinkState.DOWN if exc.retry else LinkState.REFUSED)
+
+    def _blocked_changed(self, blocked: bool) -> None:
+        if blocked:
+            log.error("Broker %s takes no messages: its memory or disk alarm is raised.", self._broker)
+        else:
+            log.warning("Broker %s takes messages again.", self._broker)
+        self._enter(LinkState.BLOCKED if blocked else LinkState.UP)
+
+    def _enter(self, state: LinkState) -> None:
+        self._state = state
+        self._tell()
+
+    def _tell(self) -> None:
+        now = (self._state, self._broker, len(self._held))
+        if now == self._told:
+            return
+        self._told = now
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(self.status())
+        except Exception:
+            log.exception("on_state failed")
+
+    def _close_link(self, *, polite: bool) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close(polite=polite)
+
+
+class _Link:
+    """One open connection with one channel. Raises PluginError subclasses only; after one it must be closed."""
+
+    def __init__(
+        self, settings: BrokerSettings, index: int, clock: Callable[[], float], on_blocked: Callable[[bool], None]
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._broker = settings.name(index)
+        self._on_blocked = on_blocked
+        self.blocked = False
+        self._connection = broker.connect(
+            settings,
+            index,
+            on_blocked=lambda _reason: self._block(True),
+            on_unblocked=lambda: self._block(False),
+        )
+        try:
+            with broker.translated(self._broker, "open a channel"), broker.deadline(settings.connect_timeout):
+                self._channel = self._connection.channel()
+                # memory:// has no confirms: what is handed over there counts as sent.
+                self._confirms = hasattr(self._channel, "confirm_select")
+                if self._confirms:
+                    self._channel.confirm_select()
+                    self._channel.events["basic_ack"].add(self._acked)
+                    self._channel.events["basic_nack"].add(self._nacked)
+            self._producer = kombu.Producer(self._channel, auto_declare=False, on_return=self._returned)
+        except BaseException:
+            self.close(polite=False)
+            raise
+        self._tag = 0
+        self._open: dict[int, Row] = {}
+        self._done: list[Row] = []
+        self._refused: list[tuple[Row, str]] = []
+        self._unroutable: dict[str, str] = {}
+
+    def declare(self) -> None:
+        """Exchange, default queue and binding."""
+        broker.declare(self._settings, self._channel, self._broker)
+
+    def publish(self, rows: list[Row]) -> tuple[list[Row], list[tuple[Row, str]]]:
+        """One round: those that the broker confirmed, and those it refused, with the reason."""
+        self._done, self._refused, self._unroutable = [], [], {}
+        with broker.translated(self._broker, f"publish {len(rows)} messages"):
+            with broker.deadline(self._settings.confirm_timeout):
+                for row in rows:
+                    self._send(row)
+            self._await_confirms()
+        return self._done, self._refused
+
+    def confirmed_so_far(self) -> list[Row]:
+        """What the broker had confirmed when :meth:`publish` failed."""
+        return self._done
+
+    def look(self) -> None:
+        """Read what the broker has to say, and keep the heartbeat."""
+        with broker.translated(self._broker, "keep the connection"):
+            self._drain(0.01)
+            self._beat()
+
+    def close(self, *, polite: bool) -> None:
+        broker.close(self._connection, polite=polite)
+
+    def _send(self, row: Row) -> None:
+        self._tag += 1
+        if self._confirms:
+            self._open[self._tag] = row
+        self._producer.publish(
+            row.body,
+            exchange=self._settings.exchange,
+            routing_key=row.routing_key,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=_DELIVERY_PERSISTENT,
+            mandatory=True,
+            message_id=row.id,
+            type=messages.event_type(row.event),
+            timestamp=row.timestamp // 1_000_000,
+            headers={
+                "cloudEvents:specversion": "1.0",
+                "cloudEvents:id": row.id,
+                "cloudEvents:source": row.source,
+                "cloudEvents:type": messages.event_type(row.event),
+                "cloudEvents:time": datetime.fromtimestamp(row.timestamp / 1e6, UTC).isoformat(),
+            },
+        )
+        if not self._confirms:
+            self._done.append(row)
+
+    def _await_confirms(self) -> None:
+        deadline = self._clock() + self._settings.confirm_timeout
+        if not self._confirms:
+            self._drain(0)
+        while self._open:
+            self._drain(min(_TICK, self._settings.confirm_timeout))
+            self._beat()
+            if self.blocked:
+                # It says why it is silent: throwing the connection away would only send everything twice.
+                deadline = self._clock() + self._settings.confirm_timeout
+            elif self._open and self._clock() >= deadline:
+                raise NotConfirmed(
+                    f"Broker {self._broker} did not confirm {len(self._open)} messages"
+                    f" in {self._settings.confirm_timeout:g} s; they are sent again."
+                )
+
+    def _drain(self, seconds: float) -> None:
+        if not self._confirms:
+            gevent.sleep(0)  # memory:// never waits for anything; the listener in this process wants its turn
+            return
+        with broker.deadline(seconds + _GRACE):
+            try:
+                self._connection.drain_events(timeout=seconds)
+            except TimeoutError:
+                return  # nothing more to read
+
+    def _beat(self) -> None:
+        with broker.deadline(self._settings.confirm_timeout):
+            self._connection.heartbeat_check()
+
+    def _block(self, blocked: bool) -> None:
+        self.blocked = blocked
+        self._on_blocked(blocked)
+
+    def _acked(self, tag: int, multiple: bool) -> None:
+        for row in self._settled(tag, multiple):
+            # An unroutable message is returned first, and then confirmed.
+            why = self._unroutable.pop(row.id, None)
+            if why is None:
+                self._done.append(row)
+            else:
+                self._refused.append((row, f"no queue is bound for it ({why})"))
+
+    def _nacked(self, tag: int, multiple: bool) -> None:
+        why = "the broker answered nack: a queue is full or in trouble"
+        self._refused += [(row, why) for row in self._settled(tag, multiple)]
+
+    def _settled(self, tag: int, multiple: bool) -> list[Row]:
+        tags = [known for known in self._open if known <= tag] if multiple else [tag]
+        return [self._open.pop(known) for known in tags if known in self._open]
+
+    def _returned(self, error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+        self._unroutable[str(message.properties.get("message_id"))] = str(getattr(error, "reply_text", None) or error)
