@@ -64,8 +64,15 @@ def build_config(spec: AgencySpec) -> Any:
 
 
 def build_scope(morefs: Iterable[str]) -> Any:
-    """``AgencyComputeResourceScope`` over these compute resources."""
-    return eam.Agency.ComputeResourceScope(computeResource=[vim.ComputeResource(moref) for moref in morefs])
+    """``AgencyComputeResourceScope`` over these compute resources.
+
+    A reference carries its exact type on the wire, and vCenter tells it by the moref: ``domain-s`` is the compute
+    resource of a standalone host, ``domain-c`` a cluster.
+    """
+    kinds = {True: vim.ComputeResource, False: vim.ClusterComputeResource}
+    return eam.Agency.ComputeResourceScope(
+        computeResource=[kinds[moref.startswith("domain-s")](moref) for moref in morefs]
+    )
 
 
 def scope_of(config: Any) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from vcenter_eam_plugin.vsphere.session import Session
 
 NAME_PREFIX = "contrailvm"
 """What Contrail's vCenter services take a ContrailVM by, in any case of letters."""
-OURS_BY_EAM = "agent"
-"""``config.managedBy.type`` of every VM that EAM deploys."""
+AGENT_TYPE = "agent"
+"""``config.managedBy.type`` of a VM that EAM deployed for a host (vCLS's are ``cluster-agent``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class StandingVm:
     moref: str
     name: str
     host_name: str
+    named_contrailvm: bool
 
 
 def find_agent_vms(session: Session, compute_resources: Iterable[str]) -> tuple[StandingVm, ...]:
@@ -57,15 +58,17 @@ def find_agent_vms(session: Session, compute_resources: Iterable[str]) -> tuple[
         elif _is_agent_vm(values):
             vms.append((moref, values))
     return tuple(
-        StandingVm(moref, values.get("name", moref), _host_name(values, hosts)) for moref, values in sorted(vms)
+        StandingVm(moref, values.get("name", moref), _host_name(values, hosts), _is_named_so(values))
+        for moref, values in sorted(vms, key=lambda vm: vm[0])
     )
 
 
 def _is_agent_vm(values: dict[str, Any]) -> bool:
     managed_by = values.get("config.managedBy")
-    if managed_by is not None and managed_by.type == OURS_BY_EAM:
-        # Other vendors' agent VMs stand beside ours by right; only one that could be a ContrailVM forbids.
-        return str(values.get("name", "")).casefold().startswith(NAME_PREFIX)
+    return (managed_by is not None and managed_by.type == AGENT_TYPE) or _is_named_so(values)
+
+
+def _is_named_so(values: dict[str, Any]) -> bool:
     return str(values.get("name", "")).casefold().startswith(NAME_PREFIX)
 
 

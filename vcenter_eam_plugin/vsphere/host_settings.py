@@ -45,7 +45,7 @@ def read_choices(session: Session, host: str) -> HostChoices:
             property_spec(vim.HostSystem, ["summary.config.agentVmDatastore", "summary.config.agentVmNetwork", "name"]),
             property_spec(vim.Datastore, ["name", "summary.freeSpace", "summary.accessible"]),
             property_spec(vim.Network, ["name"]),
-            property_spec(vim.DistributedVirtualPortgroup, ["config.uplink"]),
+            property_spec(vim.dvs.DistributedVirtualPortgroup, ["config.uplink"]),
         ],
     )
     read = retrieve(session, spec)
@@ -93,11 +93,18 @@ def write(session: Session, host: str, datastore: str | None = None, network: st
         config.agentVmDatastore = vim.Datastore(datastore)
         changed = True
     if network is not None and config.agentVmNetwork is None:
-        config.agentVmNetwork = vim.Network(network)
+        config.agentVmNetwork = _network_kind(network)(network)
         changed = True
     if changed:
         session.call(manager.EsxAgentHostManagerUpdateConfig, config, idempotent=False)
     return changed
+
+
+def _network_kind(moref: str) -> Any:
+    """A reference carries its exact type on the wire; vCenter tells the kind of a network by the moref's prefix."""
+    if moref.startswith("dvportgroup-"):
+        return vim.dvs.DistributedVirtualPortgroup
+    return vim.OpaqueNetwork if moref.startswith("network-o") else vim.Network
 
 
 def _moref(reference: Any) -> str | None:

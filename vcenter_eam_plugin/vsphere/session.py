@@ -405,6 +405,8 @@ class Session:
                 self.content.sessionManager.Logout()  # if this fails it ends by itself after its idle time
         self.cookie, self._key = "", None
         self._drop_connections()
+        if self._wait is not None:
+            self._wait.DropConnections()
 
     def _take(self, login: _LoginStub, content: Any, session: Any) -> None:
         found = _SESSION_COOKIE.search(login.learned)

@@ -1,0 +1,649 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watches the hosts of the clusters in scope, and the agent VMs, by one property collector.
+
+Promised: whoever applies the observations in order ends with what vCenter shows. A whole listing comes first
+(``complete=True``), then what changed; after any gap (a lost session, connection or collector version) a whole
+listing comes again, and the receiver diffs, deletions included. A listing is called complete only when every
+object of the scope was seen or is proven gone, and the session was proven alive afterwards.
+
+Not promised: every state in between. What came and went within one update, or within a gap, is not seen.
+
+The subscription is narrow: cost follows hosts in scope, ContrailVMs and changes, never the tenants' VMs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+from pyVmomi import vim, vmodl
+
+from vcenter_eam_plugin.domain.errors import (
+    ObjectGone,
+    PluginError,
+    ProtocolError,
+    SessionExpired,
+    StreamReset,
+    Unavailable,
+)
+from vcenter_eam_plugin.domain.facts import (
+    ComputeResourceFacts,
+    ConnectionState,
+    HostFacts,
+    HostPower,
+    HostTask,
+    StandbyMode,
+    VmFacts,
+    VmPower,
+)
+from vcenter_eam_plugin.domain.observations import Hint, InventoryObserved
+from vcenter_eam_plugin.vsphere import events
+from vcenter_eam_plugin.vsphere.properties import (
+    PAGE,
+    check_missing,
+    filter_spec,
+    object_spec,
+    property_spec,
+    read_objects,
+    traversal,
+)
+from vcenter_eam_plugin.vsphere.scope import list_compute_resources
+from vcenter_eam_plugin.vsphere.session import Session
+
+log = logging.getLogger(__name__)
+E_ = TypeVar("E_", ConnectionState, HostPower, StandbyMode, VmPower)
+
+COMPUTE_PATHS = ("name", "host")
+HOST_PATHS = (
+    "name",
+    "parent",
+    "recentTask",
+    "runtime.connectionState",
+    "runtime.powerState",
+    "runtime.standbyMode",
+    "runtime.inMaintenanceMode",
+    "summary.config.agentVmDatastore",
+    "summary.config.agentVmNetwork",
+)
+VM_PATHS = (
+    "name",
+    "runtime.powerState",
+    "runtime.host",
+    "runtime.connectionState",
+    "guestHeartbeatStatus",
+    "guest.ipAddress",
+    "guest.hostName",
+    "config.instanceUuid",
+)
+TASK_PATHS = ("info.state",)
+
+#: ``TaskInfo.descriptionId`` of what takes a host into or out of service.
+HOST_TASKS = {
+    "HostSystem.enterMaintenanceMode": HostTask.ENTERING_MAINTENANCE,
+    "HostSystem.exitMaintenanceMode": HostTask.EXITING_MAINTENANCE,
+    "HostSystem.powerDownToStandBy": HostTask.ENTERING_STANDBY,
+    "HostSystem.powerUpFromStandBy": HostTask.EXITING_STANDBY,
+}
+RUNNING = ("queued", "running")
+
+#: Between attempts after a failure. The last must leave room for the listing within the 30 s in which what is
+#: published equals the truth again.
+RETRY_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
+#: For what only a person can mend (a wrong password, a missing privilege). The session itself sees to it that a
+#: refused password is offered seldom, so as not to lock the account.
+REFUSED_RETRY_SECONDS = 20.0
+#: A stream that held this long was sound: the next failure starts at the shortest pause again.
+SOUND_SECONDS = 30.0
+#: Giving server-side objects back is a courtesy; a dead server must not hold up the next attempt.
+RELEASE_SECONDS = 3.0
+#: How often a stop asks again: a cancel that arrives just before the wait it should cancel has no effect.
+CANCEL_SECONDS = 0.2
+
+
+class _CancelledError(Exception):
+    """Our own cancel ended the wait."""
+
+
+class Inventory:
+    """See the module. ``run`` is a greenlet's body; everything else may be called from any greenlet.
+
+    ``on_observation`` and ``on_hints`` are called in the greenlet of ``run``, in order; what they raise ends it.
+    ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        clock: Callable[[], float],
+        on_observation: Callable[[InventoryObserved], None],
+        on_hints: Callable[[tuple[Hint, ...]], None],
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._on_observation = on_observation
+        self._on_hints = on_hints
+        self.live = False
+        """Whether updates flow: a whole listing was delivered and nothing failed since."""
+        self.stale_since: float | None = clock()
+        """Since when (monotonic) updates do not flow; ``None`` while live."""
+        self.last_error: PluginError | None = None
+        """Why the stream broke last; kept after it came back."""
+        self.listings = 0
+        """Whole listings delivered: 1 after the start, one more after each gap."""
+        self._scope: tuple[str, ...] = ()
+        self._followed: frozenset[str] = frozenset()
+        self._hints = events.Hints()
+        self._stopping = False
+        self._again = False
+        self._wake = Event()
+        self._ended = Event()
+        self._ended.set()
+        self._stream: _Stream | None = None
+        self._released: list[tuple[int, Callable[[], Any]]] = []
+
+    # --- for others ------------------------------------------------------------------------------------
+
+    def set_scope(self, morefs: Iterable[str]) -> None:
+        """Watch the hosts of these compute resources. A change lists everything anew."""
+        wanted = tuple(dict.fromkeys(morefs))
+        if wanted != self._scope:
+            self._scope = wanted
+            self.refresh()
+
+    def follow_vms(self, morefs: Iterable[str]) -> None:
+        """Watch these VMs and no others. One that does not exist (any more) is passed over."""
+        self._followed = frozenset(morefs)
+        stream = self._stream
+        if stream is None:
+            return  # the next stream starts with them
+        try:
+            stream.follow(self._followed)
+        except PluginError as exc:
+            log.info("The list of watched VMs could not be changed, so everything is listed again: %s", exc)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """List everything anew, now."""
+        self._again = True
+        self._interrupt()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """End ``run`` and wait for it; False when it has not ended after ``timeout`` seconds."""
+        self._stopping = True
+        with gevent.Timeout(timeout, False):
+            while not self._ended.is_set():
+                self._interrupt()
+                self._ended.wait(CANCEL_SECONDS)
+        return bool(self._ended.is_set())
+
+    def status(self) -> dict[str, Any]:
+        """For people: whether updates flow, since when not, and the last error's sentence."""
+        return {
+            "live": self.live,
+            "stale_since": self.stale_since,
+            "last_error": None if self.last_error is None else str(self.last_error),
+            "listings": self.listings,
+            "compute_resources": len(self._scope),
+            "vms": len(self._followed),
+        }
+
+    def _interrupt(self) -> None:
+        self._wake.set()
+        stream = self._stream
+        if stream is not None:
+            with gevent.Timeout(RELEASE_SECONDS, False):
+                stream.cancel()
+
+    # --- the greenlet ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """List, follow, and after any gap list again, until :meth:`stop`. Nothing that vCenter does ends it."""
+        self._ended.clear()
+        failures = 0
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                self._again = False
+                if not self._scope:
+                    # A listing of nothing would say that every host is gone.
+                    self._wake.wait()
+                    continue
+                began = self._clock()
+                try:
+                    self._follow()
+                except _CancelledError:
+                    failures = 0
+                    continue
+                except PluginError as exc:
+                    failures = 1 if self._clock() - began > SOUND_SECONDS else failures + 1
+                    self._lost(exc)
+                    self._wake.wait(_pause(exc, failures))
+        finally:
+            self._mark_stale()
+            self._ended.set()
+
+    def _follow(self) -> None:
+        """One stream, from its listing to the failure that ends it (or our cancel)."""
+        self._session.open()
+        self._give_back()
+        stream = _Stream(self._session, self._clock, self._scope)
+        try:
+            self._stream = stream
+            stream.open()
+            stream.follow(self._followed)
+            self._emit(stream.listing(self._interrupted))
+            self.live, self.stale_since = True, None
+            self.listings += 1
+            while True:
+                observation, page = stream.next(self._interrupted)
+                if observation is not None:
+                    self._emit(observation)
+                if page is not None:
+                    hints = self._hints.of_page(page)
+                    if hints:
+                        self._on_hints(hints)
+        finally:
+            self._stream = None
+            self._mark_stale()
+            self._released.extend(stream.owned)
+            self._give_back()
+
+    def _emit(self, observation: InventoryObserved) -> None:
+        self._on_observation(observation)
+
+    def _interrupted(self) -> bool:
+        return self._stopping or self._again
+
+    def _lost(self, exc: PluginError) -> None:
+        self.last_error = exc
+        log.warning("No inventory updates from %s: %s", self._session.name, exc)
+
+    def _mark_stale(self) -> None:
+        if self.live or self.stale_since is None:
+            self.live, self.stale_since = False, self._clock()
+
+    def _give_back(self) -> None:
+        """Destroy the collector and views of ended streams, if their session lives on; else they went with it."""
+        left = [(g, destroy) for g, destroy in self._released if g == self._session.generation and self._session.cookie]
+        self._released = []
+        with gevent.Timeout(RELEASE_SECONDS, False):
+            while left:
+                try:
+                    left[-1][1]()
+                except ObjectGone:
+                    pass
+                except PluginError:
+                    break  # the server cannot be reached: once more before the next stream
+                left.pop()
+        self._released = left
+
+
+def _pause(exc: PluginError, failures: int) -> float:
+    if not exc.retry and not isinstance(exc, ObjectGone):
+        return REFUSED_RETRY_SECONDS
+    return RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]
+
+
+class _Stream:
+    """One property collector with its filters and views, within one login. It ends by raising."""
+
+    def __init__(self, session: Session, clock: Callable[[], float], scope: tuple[str, ...]) -> None:
+        self.owned: list[tuple[int, Callable[[], Any]]] = []
+        """What must be given back to the server: (login generation, call)."""
+        self._session = session
+        self._clock = clock
+        self._scope = scope
+        self._generation = session.generation
+        self._version = ""
+        self._collector: Any = None
+        self._waiter: Any = None
+        self._vm_view: Any = None
+        self._task_view: Any = None
+        self._page_of: str | None = None
+        self._in_view: frozenset[str] = frozenset()
+        self._view_lock = BoundedSemaphore(1)
+        self._places: dict[str, ComputeResourceFacts] = {}
+        self._objects: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._tasks: dict[str, tuple[str, HostTask]] = {}
+        """Running tasks that take a host in or out of service: task -> (host, what)."""
+        self._judged: dict[str, frozenset[str]] = {}
+        """Per host the recent tasks that were looked at already."""
+        self._ended_tasks: set[str] = set()
+
+    # --- set-up ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Create collector, views and filters. Nothing here may log in anew: they would belong to nobody."""
+        content = self._session.content
+        stub = self._session.vim_stub()
+        self._places = {facts.moref: facts for facts in list_compute_resources(self._session)}
+        self._collector = self._call(content.propertyCollector.CreatePropertyCollector)
+        self._own(self._collector.DestroyPropertyCollector)
+        self._waiter = vmodl.query.PropertyCollector(self._collector._GetMoId(), self._session.wait_stub())
+        self._vm_view = self._list_view(content)
+        self._task_view = self._list_view(content)
+        members = traversal("members", vim.view.ListView, "view")
+        compute = [self._compute_kind(moref)(moref, stub) for moref in self._scope]
+        hosts = traversal("hosts", vim.ComputeResource, "host")
+        if compute:
+            self._filter(
+                [object_spec(one, [hosts]) for one in compute],
+                [property_spec(vim.ComputeResource, COMPUTE_PATHS), property_spec(vim.HostSystem, HOST_PATHS)],
+            )
+        self._filter([object_spec(self._vm_view, [members], skip=True)], [property_spec(vim.VirtualMachine, VM_PATHS)])
+        self._filter([object_spec(self._task_view, [members], skip=True)], [property_spec(vim.Task, TASK_PATHS)])
+        self._watch_events(content)
+
+    def _watch_events(self, content: Any) -> None:
+        """Events are hints: without them everything works, later. A refusal is said and passed over."""
+        try:
+            collector = self._call(content.eventManager.CreateCollectorForEvents, events.filter_spec())
+            self._own(collector.DestroyCollector)
+            self._call(collector.SetCollectorPageSize, events.PAGE_SIZE)
+        except (Unavailable, StreamReset):
+            raise
+        except PluginError as exc:
+            log.warning("Events are not watched, so changes are noticed later: %s", exc)
+            return
+        self._page_of = collector._GetMoId()
+        self._filter([object_spec(collector)], [property_spec(vim.event.EventHistoryCollector, ["latestPage"])])
+
+    def _list_view(self, content: Any) -> Any:
+        view = self._call(content.viewManager.CreateListView)
+        self._own(view.DestroyView)
+        return view
+
+    def _filter(self, objects: list[Any], properties: list[Any]) -> None:
+        self._call(self._collector.CreateFilter, filter_spec(objects, properties), False)
+
+    def _own(self, destroy: Callable[[], Any]) -> None:
+        self.owned.append((self._generation, lambda: self._session.call(destroy, renew=False)))
+
+    def _call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        self._same_login()
+        return self._session.call(fn, *args, renew=False)
+
+    def _same_login(self) -> None:
+        if self._session.generation != self._generation or not self._session.cookie:
+            raise StreamReset(f"{self._session.name}: a new session began, so the collector of the old one is gone.")
+
+    # --- for other greenlets ---------------------------------------------------------------------------
+
+    def follow(self, wanted: frozenset[str]) -> None:
+        """Make the view hold these VMs. Those that do not exist are not in it, and are not asked for again."""
+        with self._view_lock:
+            if self._vm_view is None:
+                return  # still being set up; the one who does it follows afterwards
+            add, remove = wanted - self._in_view, self._in_view - wanted
+            if add or remove:
+                self._call(
+                    self._vm_view.ModifyListView,
+                    [vim.VirtualMachine(moref) for moref in sorted(add)],
+                    [vim.VirtualMachine(moref) for moref in sorted(remove)],
+                )
+                self._in_view = wanted
+
+    def cancel(self) -> None:
+        """End the wait that is under way; the waiting greenlet then looks at why."""
+        if self._collector is not None:
+            with contextlib.suppress(PluginError):
+                self._call(self._collector.CancelWaitForUpdates)
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def listing(self, interrupted: Callable[[], bool]) -> InventoryObserved:
+        """The whole of it: all pages of the first update set, proven complete."""
+        while True:
+            result = self._wait(interrupted, seconds=0)
+            if result is None:
+                break
+            self._apply(result)
+            if not result.truncated:
+                break
+        self._judge_tasks(self._objects)
+        self._prove_complete()
+        observation = self._observation(self._objects, (), complete=True)
+        self._prove_alive()
+        return observation
+
+    def next(self, interrupted: Callable[[], bool]) -> tuple[InventoryObserved | None, list[Any] | None]:
+        """What the next update set changed, and the page of events if it is in it. Waits."""
+        result = self._wait(interrupted, seconds=self._session.settings.wait_seconds)
+        if result is None:
+            # An expired session may answer "nothing new" for ever.
+            self._prove_alive()
+            return None, None
+        changed, gone = self._apply(result)
+        if gone:
+            self._prove_alive()
+        changed |= self._judge_tasks(changed)
+        page = None if self._page_of is None else self._take_page()
+        if not changed and not gone:
+            return None, page
+        return self._observation(changed, gone, complete=False), page
+
+    def _wait(self, interrupted: Callable[[], bool], seconds: int) -> Any:
+        if interrupted():
+            raise _CancelledError
+        self._same_login()
+        options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds, maxObjectUpdates=PAGE)
+        try:
+            result = self._session.call(self._waiter.WaitForUpdatesEx, self._version, options, renew=False)
+        except PluginError:
+            if interrupted():
+                raise _CancelledError from None
+            raise
+        if result is not None:
+            self._version = result.version
+        return result
+
+    def _apply(self, result: Any) -> tuple[set[str], tuple[str, ...]]:
+        """Take one update set in; returns morefs that changed, and that are gone."""
+        changed: set[str] = set()
+        gone: dict[str, None] = {}
+        for filter_set in result.filterSet or ():
+            self._check_missing_objects(filter_set)
+            for update in filter_set.objectSet or ():
+                moref = update.obj._GetMoId()
+                check_missing(self._session, moref, update.missingSet or ())
+                if update.kind == "leave":
+                    if self._forget(moref):
+                        gone[moref] = None
+                        changed.discard(moref)
+                    continue
+                gone.pop(moref, None)
+                changed |= self._take(update, moref)
+        return changed, tuple(gone)
+
+    def _check_missing_objects(self, filter_set: Any) -> None:
+        for missing in filter_set.missingSet or ():
+            check_missing(self._session, missing.obj._GetMoId(), [_MissingObject(missing.fault)])
+
+    def _take(self, update: Any, moref: str) -> set[str]:
+        kind = type(update.obj)
+        _, props = self._objects.get(moref, (kind, {}))
+        if update.kind == "enter":
+            props = {}
+        for change in update.changeSet or ():
+            # a property that became unset comes as assign without value, or as a removal
+            if change.op == "assign" and change.val is not None:
+                props[change.name] = change.val
+            else:
+                props.pop(change.name, None)
+        self._objects[moref] = (kind, props)
+        if issubclass(kind, vim.Task):
+            return self._task_moved(moref, props)
+        return set() if issubclass(kind, vim.event.EventHistoryCollector) else {moref}
+
+    def _forget(self, moref: str) -> bool:
+        kind, _ = self._objects.pop(moref, (None, None))
+        return kind is not None and not issubclass(kind, (vim.Task, vim.event.EventHistoryCollector))
+
+    def _task_moved(self, moref: str, props: dict[str, Any]) -> set[str]:
+        """A followed task ended: its host is no longer on its way in or out."""
+        if props.get("info.state") in RUNNING or moref not in self._tasks:
+            return set()
+        self._ended_tasks.add(moref)
+        host, _ = self._tasks.pop(moref)
+        return {host} if host in self._objects else set()
+
+    def _take_page(self) -> list[Any] | None:
+        _, props = self._objects.get(self._page_of or "", (None, {}))
+        page: list[Any] | None = props.pop("latestPage", None)
+        return page
+
+    def _judge_tasks(self, changed: Iterable[str]) -> set[str]:
+        """Look once at each new recent task of these hosts; follow those that matter. Returns the hosts concerned."""
+        new: dict[str, str] = {}
+        for moref in changed:
+            kind, props = self._objects[moref]
+            if _is_host(kind):
+                recent = frozenset(_tasks_of(props))
+                new.update(dict.fromkeys(recent - self._judged.get(moref, frozenset()), moref))
+                self._judged[moref] = recent
+        read = read_objects(self._session, vim.Task, sorted(new), ["info.descriptionId", "info.state"])
+        started = {
+            moref: (new[moref], HOST_TASKS[task.props["info.descriptionId"]])
+            for moref, task in read.items()
+            if task.props.get("info.descriptionId") in HOST_TASKS and task.props.get("info.state") in RUNNING
+        }
+        self._tasks.update(started)
+        if started or self._ended_tasks:
+            unknown = self._call(
+                self._task_view.ModifyListView,
+                [vim.Task(moref) for moref in sorted(started)],
+                [vim.Task(moref) for moref in sorted(self._ended_tasks)],
+            )
+            self._ended_tasks.clear()
+            for task in unknown or ():  # gone already: nobody would tell when it ended
+                self._tasks.pop(task._GetMoId(), None)
+        return {host for host, _ in started.values()}
+
+    # --- proof -----------------------------------------------------------------------------------------
+
+    def _prove_alive(self) -> None:
+        self._same_login()
+        if not self._session.alive():
+            # The session answers but is nobody's: a new one is needed even where nothing else would ask for it.
+            self._session.renew(self._generation)
+            raise SessionExpired(f"{self._session.name}: the session has ended; what it answered last is not used.")
+
+    def _prove_complete(self) -> None:
+        """Whatever should be in the listing and is not must be proven gone, one by one."""
+        expected: dict[str, Any] = {moref: self._compute_kind(moref) for moref in self._scope}
+        for kind, props in tuple(self._objects.values()):
+            if issubclass(kind, vim.ComputeResource):
+                expected.update((host._GetMoId(), vim.HostSystem) for host in props.get("host", ()))
+        stub = self._session.vim_stub()
+        for moref in [moref for moref in expected if moref not in self._objects]:
+            try:
+                self._call(getattr, expected[moref](moref, stub), "name")
+            except ObjectGone:
+                continue
+            raise Unavailable(f"{self._session.name}: the listing left out {moref}, which exists; it is not used.")
+
+    # --- facts -----------------------------------------------------------------------------------------
+
+    def _observation(self, morefs: Iterable[str], gone: tuple[str, ...], *, complete: bool) -> InventoryObserved:
+        compute = []
+        hosts = []
+        vms = []
+        for moref in morefs:
+            kind, props = self._objects[moref]
+            try:
+                if issubclass(kind, vim.ComputeResource):
+                    compute.append(self._compute_resource(moref, kind, props))
+                elif issubclass(kind, vim.HostSystem):
+                    hosts.append(self._host(moref, props))
+                elif issubclass(kind, vim.VirtualMachine):
+                    vms.append(_vm(moref, props))
+            except KeyError as exc:
+                raise ProtocolError(f"{self._session.name}: {moref} was answered without {exc}.") from exc
+        return InventoryObserved(
+            at=self._clock(),
+            compute_resources=tuple(compute),
+            hosts=tuple(hosts),
+            vms=tuple(vms),
+            gone=gone,
+            complete=complete,
+        )
+
+    def _compute_kind(self, moref: str) -> Any:
+        """The exact type, which a reference must carry on the wire: not every server goes by the value alone."""
+        place = self._places.get(moref)
+        return vim.ClusterComputeResource if place is None or place.is_cluster else vim.ComputeResource
+
+    def _compute_resource(self, moref: str, kind: Any, props: dict[str, Any]) -> ComputeResourceFacts:
+        place = self._places.get(moref)
+        folder = "" if place is None else place.path.rpartition("/")[0]
+        return ComputeResourceFacts(
+            moref=moref,
+            name=props["name"],
+            path=f"{folder}/{props['name']}",
+            datacenter="" if place is None else place.datacenter,
+            is_cluster=issubclass(kind, vim.ClusterComputeResource),
+            hosts=tuple(host._GetMoId() for host in props.get("host", ())),
+        )
+
+    def _host(self, moref: str, props: dict[str, Any]) -> HostFacts:
+        running = [self._tasks[task][1] for task in _tasks_of(props) if task in self._tasks]
+        return HostFacts(
+            moref=moref,
+            name=props["name"],
+            compute_resource=props["parent"]._GetMoId(),
+            connection=_enum(props["runtime.connectionState"], ConnectionState.NOT_RESPONDING),
+            power=_enum(props.get("runtime.powerState"), HostPower.UNKNOWN),
+            standby=_enum(props.get("runtime.standbyMode"), StandbyMode.NONE),
+            in_maintenance=bool(props["runtime.inMaintenanceMode"]),
+            task=running[-1] if running else None,
+            agent_datastore=_moref(props.get("summary.config.agentVmDatastore")),
+            agent_network=_moref(props.get("summary.config.agentVmNetwork")),
+        )
+
+
+class _MissingObject:
+    """A missing object in the shape of a missing property, so that one rule judges both."""
+
+    path = "the object"
+
+    def __init__(self, fault: Any) -> None:
+        self.fault = fault
+
+
+def _vm(moref: str, props: dict[str, Any]) -> VmFacts:
+    return VmFacts(
+        moref=moref,
+        name=props.get("name", moref),
+        host=_moref(props.get("runtime.host")),
+        power=VmPower(props["runtime.powerState"]),
+        connection=str(props.get("runtime.connectionState", "connected")),
+        heartbeat=str(props.get("guestHeartbeatStatus", "gray")),
+        ip=props.get("guest.ipAddress") or None,
+        guest_host_name=props.get("guest.hostName") or None,
+        instance_uuid=props.get("config.instanceUuid"),
+    )
+
+
+def _is_host(kind: Any) -> bool:
+    return issubclass(kind, vim.HostSystem)
+
+
+def _tasks_of(props: dict[str, Any]) -> list[str]:
+    return [task._GetMoId() for task in props.get("recentTask", ())]
+
+
+def _enum(value: Any, unknown: E_) -> E_:
+    """The member for ``value``; a value that vCenter may add one day reads as ``unknown``, the cautious one."""
+    try:
+        return type(unknown)(value)
+    except ValueError:
+        return unknown
+
+
+def _moref(reference: Any) -> str | None:
+    return None if reference is None else str(reference._GetMoId())
