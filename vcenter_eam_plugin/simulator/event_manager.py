@@ -208,9 +208,8 @@ class EventHistoryCollector(ManagedObject):
         self._wanted = wanted
         self._page_size = DEFAULT_PAGE
         self._page: list[Any] = newest(world, wanted, DEFAULT_PAGE)
-        # The reading position: keys up to and including this one lie behind it. A new collector stands at the end
-        # of the "latest page" of old events, from where ReadPrevious goes back and ReadNext goes forward.
-        self._position = self._page[-1].key if self._page else FIRST_KEY - 1
+        # The reading position: keys up to and including this one lie behind it.
+        self._position = self._before_page()
 
     def prop_latestPage(self) -> Any:  # noqa: N802 - computed property of the API
         """The newest events that match, newest first."""
@@ -227,6 +226,9 @@ class EventHistoryCollector(ManagedObject):
         if self._wanted.matches(event):
             self._page = [*self._page[-self._page_size + 1 :], event] if self._page_size > 1 else [event]
             self.touch("latestPage")
+
+    def _before_page(self) -> int:
+        return self._page[0].key - 1 if self._page else FIRST_KEY - 1
 
     def _matching(self) -> list[Any]:
         return [event for event in self.world.events if self._wanted.matches(event)]
@@ -254,8 +256,8 @@ class EventHistoryCollector(ManagedObject):
 
     @soap("ResetCollector")
     def reset(self, call: Call) -> None:
-        """Position after the newest event of the page."""
-        self._position = self._page[-1].key if self._page else FIRST_KEY - 1
+        """Position just before the latest page, as on creation: ReadNext gives the page, ReadPrevious what is older."""
+        self._position = self._before_page()
 
     @soap("SetCollectorPageSize")
     def set_page_size(self, call: Call, maxCount: int) -> None:  # noqa: N803 - the API's name

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions of the simulated vCenter: ``vim.SessionManager`` and what belongs to one session.
+
+A session is found by its cookie. Its property collectors, views and event collectors live and die with it, and
+whoever waits in one of them is woken with ``NotAuthenticated`` when it ends. A session that made no call for the
+idle limit is gone, as in vCenter; a call that is still waiting keeps it alive.
+
+Not promised: single sign-on tokens, cloning of sessions, impersonation.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import Any, ClassVar
+
+from pyVmomi import vim, vmodl
+
+from vcenter_eam_plugin.simulator.authorization import User, Users, require
+from vcenter_eam_plugin.simulator.property_collector import DEFAULT_COLLECTOR, PropertyCollector, PropertyHub
+from vcenter_eam_plugin.simulator.wire import Encoder
+from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
+
+
+class WireCall(Call):
+    """A call as it came over the wire: what the methods of sessions, collectors and views need beyond ``Call``.
+
+    ``session`` is ``None`` before a login; a successful login leaves its session in ``opened``. ``effects`` names the
+    faults by name that apply to this call and that only the method itself can act out.
+    """
+
+    session: Session
+
+    def __init__(
+        self,
+        session: Session | None,
+        user: User,
+        encoder: Encoder,
+        address: str,
+        agent: str,
+        effects: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(user.name, encoder.version, session, functools.partial(require, user))
+        self.encoder = encoder
+        self.address = address
+        self.agent = agent
+        self.effects = effects
+        self.opened: Session | None = None
+
+
+class Session:
+    """One login. ``key`` is what the API shows, ``cookie`` what the client must present and nobody else sees."""
+
+    def __init__(self, manager: SessionManager, user_name: str, address: str, agent: str, locale: str) -> None:
+        self.manager = manager
+        self.user_name = user_name
+        self.key = str(uuid.uuid4())
+        self.cookie = uuid.uuid4().hex + uuid.uuid4().hex[:8]
+        self.address = address
+        self.agent = agent
+        self.locale = locale
+        self.login_time = manager.world.clock.now()
+        self.last_active = manager.world.clock.monotonic()
+        self.last_active_time = self.login_time
+        self.calls = 0
+        self.in_progress = 0
+        self.ended = False
+        self.objects: dict[str, ManagedObject] = {}
+
+    def began(self) -> None:
+        """A call of this session starts; while one is in progress the session does not idle out."""
+        self.calls += 1
+        self.in_progress += 1
+        self._touch()
+
+    def finished(self) -> None:
+        """A call of this session is over."""
+        self.in_progress -= 1
+        self._touch()
+
+    def _touch(self) -> None:
+        self.last_active = self.manager.world.clock.monotonic()
+        self.last_active_time = self.manager.world.clock.now()
+
+    def new_moid(self) -> str:
+        """Name for an object of this session, in vCenter's form; nobody can guess another session's."""
+        return f"session[{self.key}]{uuid.uuid4()}"
+
+    def adopt(self, obj: ManagedObject) -> None:
+        """Make ``obj`` an object of this session; ``obj.dispose()`` is called once when it goes."""
+        self.objects[obj.moid] = obj
+        self.manager.world.add(obj)
+
+    def drop(self, obj: ManagedObject) -> None:
+        """Remove an object of this session."""
+        if self.objects.pop(obj.moid, None) is not None:
+            self.manager.world.remove(obj)
+            obj.dispose()  # type: ignore[attr-defined] # every adopted class has it
+
+    def find(self, ref: Any) -> ManagedObject | None:
+        """The object behind a reference or moid as this session sees it: not the other sessions' objects."""
+        moid = ref if isinstance(ref, str) else ref._moId
+        own = self.objects.get(moid)
+        if own is not None or moid.startswith("session["):
+            return own
+        return self.manager.world.objects.get(moid)
+
+    def info(self) -> Any:
+        """The ``vim.UserSession``."""
+        return vim.UserSession(
+            key=self.key,
+            userName=self.user_name,
+            fullName=self.user_name,
+            loginTime=self.login_time,
+            lastActiveTime=self.last_active_time,
+            locale=self.locale,
+            messageLocale=self.locale,
+            extensionSession=False,
+            ipAddress=self.address,
+            userAgent=self.agent,
+            callCount=self.calls,
+        )
+
+
+class SessionManager(ManagedObject):
+    """``vim.SessionManager``, and the table of sessions."""
+
+    vmodl: ClassVar[type] = vim.SessionManager
+
+    def __init__(self, world: World, users: Users, hub: PropertyHub) -> None:
+        super().__init__(world, "SessionManager")
+        self._users = users
+        self._hub = hub
+        self._by_cookie: dict[str, Session] = {}
+        self.props.update(supportedLocale=["en"], messageLocaleList=["en"], defaultLocale="en", message="")
+
+    @property
+    def active(self) -> list[Session]:
+        """Sessions that are alive, oldest first."""
+        self._expire()
+        return list(self._by_cookie.values())
+
+    def by_cookie(self, cookie: str | None) -> Session | None:
+        """The living session of a cookie value."""
+        self._expire()
+        return self._by_cookie.get(cookie) if cookie else None
+
+    def user_of(self, key: str) -> User | None:
+        """Who is logged in with the session of that key."""
+        return next((self._users.find(one.user_name) for one in self.active if one.key == key), None)
+
+    def user(self, session: Session) -> User:
+        """The user of a session, with the privileges of now; a user that was removed has none."""
+        return self._users.find(session.user_name) or User(session.user_name, "")
+
+    def end(self, session: Session) -> None:
+        """End a session with all that belongs to it."""
+        if session.ended:
+            return
+        session.ended = True
+        self._by_cookie.pop(session.cookie, None)
+        for obj in tuple(session.objects.values()):
+            session.drop(obj)
+
+    def end_all(self) -> None:
+        """End every session, as a restart of vCenter does."""
+        for session in tuple(self._by_cookie.values()):
+            self.end(session)
+
+    def _expire(self) -> None:
+        limit = self.world.knobs.session_idle_seconds
+        now = self.world.clock.monotonic()
+        for session in tuple(self._by_cookie.values()):
+            if not session.in_progress and now - session.last_active > limit:
+                self.end(session)
+
+    def property_for(self, session: Session | None, name: str) -> Any:
+        """Properties that depend on who asks; others come from :meth:`get`."""
+        if name == "currentSession":
+            return session.info() if session is not None else None
+        if name == "sessionList":
+            if session is None:
+                return None
+            return vim.UserSession.Array(one.info() for one in self.active)
+        return self.get(name)
+
+    def login(self, call: WireCall, name: str, password: str, locale: str) -> Session:
+        """Check the password and open a session. Raises ``vim.fault.InvalidLogin``."""
+        user = self._users.check(name, password)
+        if user is None:
+            self.world.post_event(
+                vim.event.BadUsernameSessionEvent(userName=name, ipAddress=call.address)
+            )
+            raise vim.fault.InvalidLogin(msg="Cannot complete login due to an incorrect user name or password.")
+        session = Session(self, user.name, call.address, call.agent, locale)
+        # Every session has this one, all under the same name; it is not in the world, where names are unique.
+        session.objects[DEFAULT_COLLECTOR] = PropertyCollector(self._hub, session, DEFAULT_COLLECTOR)
+        self._by_cookie[session.cookie] = session
+        self.world.post_event(
+            vim.event.UserLoginSessionEvent(
+                userName=user.name,
+                ipAddress=session.address,
+                userAgent=session.agent,
+                locale=locale,
+                sessionId=session.key,
+                fullFormattedMessage=f"User {user.name}@{session.address} logged in",
+            )
+        )
+        return session
+
+    @soap("Login")
+    def login_password(self, call: WireCall, userName: str, password: str, locale: str = "en") -> Any:  # noqa: N803
+        """Log in by password; the dispatcher answers with the cookie of ``call.opened``."""
+        if call.session is not None:
+            raise vim.fault.InvalidLogin(msg="The session is already logged in.")
+        call.opened = self.login(call, userName, password, locale)
+        return call.opened.info()
+
+    @soap("LoginExtensionByCertificate")
+    def login_extension_by_certificate(self, call: WireCall, extensionKey: str, locale: str = "en") -> Any:  # noqa: N803
+        """Refused: connections bring no client certificate yet."""
+        raise vim.fault.NoClientCertificate(msg="The client did not present a certificate.")
+
+    @soap("Logout")
+    def logout(self, call: WireCall) -> None:
+        """End the caller's session."""
+        session = call.session
+        self.world.post_event(
+            vim.event.UserLogoutSessionEvent(
+                userName=session.user_name,
+                ipAddress=session.address,
+                userAgent=session.agent,
+                callCount=session.calls,
+                sessionId=session.key,
+                loginTime=session.login_time,
+                fullFormattedMessage=f"User {session.user_name}@{session.address} logged out",
+            )
+        )
+        self.end(session)
+
+    @soap("TerminateSession", privilege="Sessions.TerminateSession")
+    def terminate(self, call: WireCall, sessionId: Any) -> None:  # noqa: N803 - the API's name
+        """End other sessions by key; one's own is an InvalidArgument, an unknown one NotFound, as documented."""
+        known = {session.key: session for session in self.active}
+        for key in sessionId:
+            if key == call.session.key:
+                raise vmodl.fault.InvalidArgument(invalidProperty="sessionId", msg="A session cannot terminate itself.")
+            if key not in known:
+                raise vim.fault.NotFound(msg=f"There is no session {key}.")
+        for key in sessionId:
+            self.end(known[key])
+
+    @soap("SessionIsActive", privilege="Sessions.ValidateSession")
+    def session_is_active(self, call: WireCall, sessionID: str, userName: str) -> bool:  # noqa: N803 - the API's names
+        """Whether the session of that key and user is alive."""
+        return any(
+            session.key == sessionID and session.user_name.lower() == userName.lower() for session in self.active
+        )
