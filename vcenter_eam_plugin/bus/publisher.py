@@ -101,6 +101,7 @@ class Publisher:
         self._confirmed = 0
         self._held: dict[str | None, _Held] = {}
         self._told: tuple[object, ...] = ()
+        self._paused = False
         self._wake = Signal()
         self._stopping = Signal()
         self._ended = Signal()
@@ -112,6 +113,15 @@ class Publisher:
 
     def wake(self) -> None:
         """There is something new in the outbox."""
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Send nothing more, at once: another instance leads. The connection is kept; one round may be under way."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Send again."""
+        self._paused = False
         self._wake.set()
 
     def stop(self, timeout: float = 5.0) -> bool:
@@ -192,7 +202,7 @@ class Publisher:
                 if due:
                     self._link.declare()
                 held = [key for key in self._held if key not in due]
-                rows = [] if self._link.blocked else self._outbox.pending(self._settings.window, held=held)
+                rows = [] if self._link.blocked or self._paused else self._outbox.pending(self._settings.window, held=held)
                 if rows:
                     self._round(self._link, rows)
                     self._link_served = True

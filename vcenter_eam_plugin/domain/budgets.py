@@ -83,7 +83,8 @@ class Ledger:
         if now < book.open_until:
             return Verdict(
                 False,
-                f"stopped for cluster {cluster}: {BREAKER_FAILURES} repairs failed within {BREAKER_SPAN / 60:.0f} minutes",
+                f"stopped for cluster {cluster}: {BREAKER_FAILURES} repairs failed within "
+                f"{BREAKER_SPAN / 60:.0f} minutes",
                 book.open_until,
             )
         if len(book.running) >= min(book.window, self.limits.at_once):

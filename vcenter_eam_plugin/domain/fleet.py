@@ -79,6 +79,11 @@ class Fleet:
     # --- what is known ------------------------------------------------------------------------------------
 
     @property
+    def given_out(self) -> bool:
+        """Whether :meth:`apply` has given out every status once; from then on it gives what changed."""
+        return self._given_out
+
+    @property
     def ready(self) -> bool:
         """Whether each source has been read completely once."""
         return (

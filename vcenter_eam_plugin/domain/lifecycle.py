@@ -180,8 +180,8 @@ RULES: tuple[Rule, ...] = (
     Rule(State.UNREACHABLE, "host not connected", _is_unreachable, _connection_reason),
     Rule(State.MAINTENANCE, "host in maintenance or entering it", _is_maintenance, _maintenance_reason),
     # EAM has not begun.
-    Rule(State.BLOCKED, "no agency of ours, and it may not be created", lambda e: e.agent is None and bool(e.agency_trouble),
-         _trouble_reason),
+    Rule(State.BLOCKED, "no agency of ours, and it may not be created",
+         lambda e: e.agent is None and bool(e.agency_trouble), _trouble_reason),
     Rule(State.PENDING, "no agent", lambda e: e.agent is None, "EAM has no agent for this host yet"),
     Rule(State.REMOVING, "agent's goal is uninstalled",
          lambda e: e.agent is not None and e.agent.goal is GoalState.UNINSTALLED, "EAM is removing the agent"),
@@ -219,7 +219,7 @@ RULES: tuple[Rule, ...] = (
          and _issue_state(e) in (State.FAULTY, State.BLOCKED, None), _issue_reason),
     Rule(State.STARTING, "VM on, EAM's issue is out of date", lambda e: _status(e, EamStatus.RED),
          "powered on; EAM has not caught up"),
-    Rule(State.ACTIVE, "VM on, green", lambda e: True, "running"),
+    Rule(State.ACTIVE, "VM on, green", lambda _: True, "running"),
 )  # fmt: skip
 """First match wins. A rule without a state takes it from the issue (:mod:`~vcenter_eam_plugin.domain.issues`)."""
 

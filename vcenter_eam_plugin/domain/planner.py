@@ -33,12 +33,16 @@ DEFAULT_AUTO_RESOLVE = frozenset(
 """What is resolved without asking unless the configuration says less. It can never say more."""
 
 
+SETTINGS_SEEN_SECONDS = 15.0
+"""A property update takes milliseconds; after this the write is taken for lost and made again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What the operator wants. ``scope`` holds morefs; ``power_off_grace`` seconds (a person may be at work)."""
 
     scope: tuple[str, ...]
-    rules: SettingsRules = SettingsRules()
+    rules: SettingsRules = field(default_factory=SettingsRules)
     auto_resolve: frozenset[str] = DEFAULT_AUTO_RESOLVE
     power_off_grace: float = 30.0
     hold_after_provisioning: bool = False
@@ -85,8 +89,9 @@ class Planner:
         interval = min(interval * 2, 600.0)
         self._settings_backoff[host] = (now + interval, interval, why)
 
-    def settings_written(self, host: str) -> None:
-        self._settings_backoff.pop(host, None)
+    def settings_pending(self, host: str, now: float) -> None:
+        """They were written; until the inventory shows it there is nothing to write again."""
+        self._settings_backoff[host] = (now + SETTINGS_SEEN_SECONDS, 15.0, "the Agent VM settings were just written")
 
     # --- what to do ---------------------------------------------------------------------------------------
 
@@ -97,8 +102,6 @@ class Planner:
         if fleet.foreign:
             return Plan(waiting=("an agency of our name belongs to somebody else",))
         if fleet.agency is None:
-            if fleet.agency_refusal:
-                return Plan(waiting=(fleet.agency_refusal,))
             return Plan((CreateAgency(self.desired.scope),)) if self.desired.scope else Plan()
         agency = fleet.agency
         if agency.goal is not GoalState.ENABLED:

@@ -112,7 +112,8 @@ class _CancelledError(Exception):
 class Inventory:
     """See the module. ``run`` is a greenlet's body; everything else may be called from any greenlet.
 
-    ``on_observation`` and ``on_hints`` are called in the greenlet of ``run``, in order; what they raise ends it.
+    ``on_observation`` and ``on_hints`` are called in the greenlet of ``run`` (the former from :meth:`follow_vms` too), in
+    order; what they raise ends it.
     ``clock`` gives monotonic seconds.
     """
 
@@ -156,16 +157,19 @@ class Inventory:
             self.refresh()
 
     def follow_vms(self, morefs: Iterable[str]) -> None:
-        """Watch these VMs and no others. One that does not exist (any more) is passed over."""
+        """Watch these VMs and no others. One that does not exist (any more) is reported as gone."""
         self._followed = frozenset(morefs)
         stream = self._stream
         if stream is None:
             return  # the next stream starts with them
         try:
-            stream.follow(self._followed)
+            unknown = stream.follow(self._followed)
         except PluginError as exc:
             log.info("The list of watched VMs could not be changed, so everything is listed again: %s", exc)
             self.refresh()
+            return
+        if unknown:
+            self._emit(InventoryObserved(at=self._clock(), gone=unknown))
 
     def refresh(self) -> None:
         """List everything anew, now."""
@@ -235,8 +239,10 @@ class Inventory:
         try:
             self._stream = stream
             stream.open()
-            stream.follow(self._followed)
+            unknown = stream.follow(self._followed)
             self._emit(stream.listing(self._interrupted))
+            if unknown:
+                self._emit(InventoryObserved(at=self._clock(), gone=unknown))
             self.live, self.stale_since = True, None
             self.listings += 1
             while True:
@@ -374,19 +380,21 @@ class _Stream:
 
     # --- for other greenlets ---------------------------------------------------------------------------
 
-    def follow(self, wanted: frozenset[str]) -> None:
-        """Make the view hold these VMs. Those that do not exist are not in it, and are not asked for again."""
+    def follow(self, wanted: frozenset[str]) -> tuple[str, ...]:
+        """Make the view hold these VMs; returns those that do not exist (any more). They are not asked for again."""
         with self._view_lock:
             if self._vm_view is None:
-                return  # still being set up; the one who does it follows afterwards
+                return ()  # still being set up; the one who does it follows afterwards
             add, remove = wanted - self._in_view, self._in_view - wanted
+            unknown: Any = ()
             if add or remove:
-                self._call(
+                unknown = self._call(
                     self._vm_view.ModifyListView,
                     [vim.VirtualMachine(moref) for moref in sorted(add)],
                     [vim.VirtualMachine(moref) for moref in sorted(remove)],
                 )
                 self._in_view = wanted
+            return tuple(vm._GetMoId() for vm in unknown or ())
 
     def cancel(self) -> None:
         """End the wait that is under way; the waiting greenlet then looks at why."""
@@ -506,11 +514,10 @@ class _Stream:
                 recent = frozenset(_tasks_of(props))
                 new.update(dict.fromkeys(recent - self._judged.get(moref, frozenset()), moref))
                 self._judged[moref] = recent
-        read = read_objects(self._session, vim.Task, sorted(new), ["info.descriptionId", "info.state"])
         started = {
-            moref: (new[moref], HOST_TASKS[task.props["info.descriptionId"]])
-            for moref, task in read.items()
-            if task.props.get("info.descriptionId") in HOST_TASKS and task.props.get("info.state") in RUNNING
+            moref: (new[moref], HOST_TASKS[description])
+            for moref, (description, state) in self._read_tasks(sorted(new)).items()
+            if description in HOST_TASKS and state in RUNNING
         }
         self._tasks.update(started)
         if started or self._ended_tasks:
@@ -523,6 +530,22 @@ class _Stream:
             for task in unknown or ():  # gone already: nobody would tell when it ended
                 self._tasks.pop(task._GetMoId(), None)
         return {host for host, _ in started.values()}
+
+    def _read_tasks(self, morefs: list[str]) -> dict[str, tuple[str, str]]:
+        """Description id and state of each task that still exists."""
+        read = read_objects(self._session, vim.Task, morefs, ["info.descriptionId", "info.state"])
+        tasks = {
+            moref: (task.props["info.descriptionId"], task.props["info.state"])
+            for moref, task in read.items()
+            if "info.descriptionId" in task.props and "info.state" in task.props
+        }
+        stub = self._session.vim_stub()
+        for moref in morefs:
+            if moref not in tasks:  # gone, or left out: ask for it alone before believing that
+                with contextlib.suppress(ObjectGone):
+                    info = self._call(getattr, vim.Task(moref, stub), "info")
+                    tasks[moref] = (info.descriptionId, info.state)
+        return tasks
 
     # --- proof -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon, ``contrail-vcenter-eam-plugin -c FILE``: runs beside the Contrail services until it is told to stop.
+
+What is wrong with the configuration ends it at once, with exit code 2, before any connection. So does what no
+time can heal when no vCenter can be used at the start (wrong password, unknown certificate ...), with the exit
+code of that error. Once it runs, trouble is reported and tried again.
+"""
+
+# The standard library is patched before anything that imports it: a socket or lock made earlier would block all.
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import click  # noqa: E402
+
+from vcenter_eam_plugin import __version__, logs  # noqa: E402
+from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped  # noqa: E402
+from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError  # noqa: E402
+from vcenter_eam_plugin.service import Service  # noqa: E402
+
+log = logging.getLogger("vcenter_eam_plugin")
+
+
+def run(paths: tuple[Path, ...]) -> None:
+    """Run until SIGTERM or SIGINT. Raises PluginError when there is no use in running."""
+    configuration = load_configuration(paths)
+    if configuration.zookeeper is not None:
+        raise ConfigurationError(
+            "Section [ZOOKEEPER]: this release does not elect a leader through ZooKeeper yet.",
+            remedy="Leave the section out, and run one instance.",
+        )
+    logs.configure(configuration.defaults)
+    service = Service(configuration, logger=log)
+    with until_stopped() as stop:
+        log.info("Starting, version %s.", __version__)
+        service.start()
+        try:
+            failure = service.first_failure(stop)
+            if failure is not None:
+                raise failure
+            stop.wait()
+            log.info("Told to stop.")
+        finally:
+            service.stop()
+    log.info("Stopped in order.")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@configuration_files
+@click.version_option(__version__, prog_name="contrail-vcenter-eam-plugin")
+def server_main(paths: tuple[Path, ...]) -> None:
+    """Keep one healthy ContrailVM on every ESXi host, through VMware ESX Agent Manager."""
+    try:
+        run(paths)
+    except PluginError as exc:
+        click.echo(f"contrail-vcenter-eam-plugin: {exc}", err=True)
+        sys.exit(exc.exit_code)
+
+
+if __name__ == "__main__":
+    server_main()

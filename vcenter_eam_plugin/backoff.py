@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long to wait before the next attempt: doubling, bounded, with jitter."""
+
+from __future__ import annotations
+
+import random
+
+FIRST, MOST = 1.0, 60.0
+"""Seconds. A vCenter takes minutes to start; asking more than once a minute then only adds to its load."""
+
+
+class Backoff:
+    """Jitter of a fifth keeps several greenlets, and several instances, from meeting at a server that starts."""
+
+    def __init__(self, first: float = FIRST, most: float = MOST) -> None:
+        self._first = first
+        self._most = most
+        self._interval = first
+
+    def next(self, least: float = 0.0) -> float:
+        """Seconds to wait now, at least ``least``; the next answer is twice as long."""
+        interval = max(self._interval, least)
+        self._interval = min(self._interval * 2, self._most)
+        return interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+
+    def reset(self) -> None:
+        """It worked: begin anew next time."""
+        self._interval = self._first

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the fleet to the outbox, while this instance leads.
+
+Taking the lead begins a new epoch, compares the whole fleet with what was accepted last, and sends a snapshot;
+losing it drops what is unsent. A standby holds the same picture and sends nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.bus.outbox import Outbox
+from vcenter_eam_plugin.bus.publisher import Publisher
+from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.status import ContrailVm
+
+
+class Delivery:
+    """``snapshot_seconds`` lies between two snapshots; 0 sends one at each take of leadership alone."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        outbox: Outbox,
+        publisher: Publisher,
+        *,
+        is_leader: Callable[[], bool],
+        snapshot_seconds: float,
+        clock: Callable[[], float],
+        alarms: Alarms,
+        log: logging.Logger,
+    ) -> None:
+        self._fleet = fleet
+        self.outbox = outbox
+        self.publisher = publisher
+        self._is_leader = is_leader
+        self._snapshot_seconds = snapshot_seconds
+        self._clock = clock
+        self._alarms = alarms
+        self._log = log
+        self._leading = False
+        self._compared = False
+        self._snapshot_at = float("inf")
+
+    def leads(self) -> bool:
+        """Whether this instance may publish and act now; asks anew."""
+        return self._leading and self._is_leader()
+
+    def publish(self, changed: Sequence[ContrailVm]) -> None:
+        """Take in what changed. At first, and after a trouble, everything is compared, so that nothing is missed."""
+        if not self._leading or not self._fleet.given_out:
+            return
+        try:
+            if not self._compared:
+                self.outbox.reconcile(self._fleet.statuses())
+                self._compared = True
+                self._take_snapshot()
+            elif changed:
+                self.outbox.accept(changed)
+        except PluginError as exc:
+            self._compared = False
+            self._alarms.raise_("outbox", f"{exc} Everything is compared and sent once this is mended.")
+        else:
+            self._alarms.clear("outbox")
+            self.publisher.wake()
+
+    def compare_everything(self) -> None:
+        """Something went wrong that may have lost a change: the next tick compares the whole fleet."""
+        self._compared = False
+
+    def request_snapshot(self) -> None:
+        """Send every state now, in a bracket. Does nothing while another instance leads."""
+        if self._leading and self._compared:
+            self._take_snapshot()
+            self.publisher.wake()
+
+    def tick(self) -> bool:
+        """What depends on time alone; returns whether leadership was taken just now."""
+        taken = self._follow_leadership()
+        if not self._compared:
+            self.publish(())
+        elif self._clock() >= self._snapshot_at:
+            self.request_snapshot()
+        return taken
+
+    def _follow_leadership(self) -> bool:
+        leads = self._is_leader()
+        if leads == self._leading:
+            return False
+        if leads:
+            epoch = self.outbox.take_epoch()
+            self._leading, self._compared = True, False
+            self.publisher.resume()
+            self._log.warning("Leading from now on, epoch %d.", epoch)
+            return True
+        self._leading = False
+        self.publisher.pause()
+        self._log.warning("Not leading any more; %d unsent messages were dropped.", self.outbox.drop_unsent())
+        return False
+
+    def _take_snapshot(self) -> None:
+        self.outbox.snapshot()
+        self._snapshot_at = self._clock() + self._snapshot_seconds if self._snapshot_seconds else float("inf")

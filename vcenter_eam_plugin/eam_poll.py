@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads EAM's runtime: at once on a hint, else on a timer, because EAM has no change stream.
+
+What to read is decided by :mod:`vcenter_eam_plugin.domain.polling`. Here is the loop, and the care that a list
+from EAM needs: one that came from a dead session, or from an EAM that is still loading, names less than there
+is, and must not look like a deletion.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from gevent.event import Event
+
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, Unavailable
+from vcenter_eam_plugin.domain.facts import AgencyFacts
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.observations import AgencyObserved, Hint, Observation
+from vcenter_eam_plugin.domain.ownership import judge
+from vcenter_eam_plugin.domain.polling import PollSchedule
+from vcenter_eam_plugin.eam.client import EamClient
+from vcenter_eam_plugin.vsphere.session import Session
+
+AGENTS_AT_ONCE = 64
+"""Agents per read: what was read reaches the bus before the rest is."""
+HINTS_SETTLE = 0.05
+"""Seconds that a woken poll waits for more hints: one change in EAM posts several events."""
+AGENCY_ABSENT = 30.0
+"""Seconds for which a known agency must stay unseen before it counts as gone: EAM loads agencies after its start."""
+STALE_AFTER = 60.0
+"""Seconds without an answer after which it is an alarm and no longer a hiccup."""
+_MEMBERSHIP_EVENTS = (".agent.created", ".agent.destroyed", ".agency.")
+
+
+class EamPoll:
+    """``observe`` takes what was read, ``follow_vms`` the VMs that EAM names.
+
+    ``known_before``: an earlier process knew an agency, so that finding none needs a second look too.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        eam: EamClient,
+        fleet: Fleet,
+        *,
+        agency_name: str,
+        interval: float,
+        known_before: bool,
+        observe: Callable[[Observation], None],
+        follow_vms: Callable[[Sequence[str]], None],
+        clock: Callable[[], float],
+        alarms: Alarms,
+        log: logging.Logger,
+        stopping: Event,
+    ) -> None:
+        self._session = session
+        self._eam = eam
+        self._fleet = fleet
+        self._agency_name = agency_name
+        self._interval = interval
+        self._known_before = known_before
+        self._observe = observe
+        self._follow_vms = follow_vms
+        self._clock = clock
+        self._alarms = alarms
+        self._log = log
+        self._stopping = stopping
+        self._schedule = PollSchedule(interval)
+        self._now = Event()
+        self._absent_since: float | None = None
+        self._followed: tuple[str, ...] | None = None
+        self.read_at: float | None = None
+        """When EAM was last read completely (monotonic)."""
+
+    # --- what wakes it ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Poll now: an agent must be read again."""
+        self._now.set()
+
+    def read_soon(self, host: str | None) -> None:
+        """Read the agent of this host now; ``None``: the agency and who belongs to it."""
+        if host is None:
+            self._schedule.hint_membership()
+        else:
+            self._schedule.hint_host(host)
+        self._now.set()
+
+    def read_everything(self) -> None:
+        """After a gap nothing is known to be unchanged."""
+        self._schedule.hint_everything()
+        self._now.set()
+
+    def take_hints(self, hints: Sequence[Hint]) -> None:
+        """Events say where to look; what they say beyond that is for the log."""
+        for hint in hints:
+            self._log.info("vCenter event %s %s", hint.kind, hint.text)
+            if hint.host is not None:
+                self._schedule.hint_host(hint.host)
+            if hint.host is None or any(part in hint.kind.lower() for part in _MEMBERSHIP_EVENTS):
+                self._schedule.hint_membership()
+        self._now.set()
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """A greenlet's body; returns when stopping."""
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            self._now.clear()
+            try:
+                self._poll()
+            except PluginError as exc:
+                if not exc.retry or self._is_stale():
+                    self._alarms.raise_("eam", str(exc))
+                self._log.warning("EAM could not be read: %s", exc)
+                self._stopping.wait(backoff.next())
+                self._schedule.hint_everything()
+                continue
+            backoff.reset()
+            self.read_at = self._clock()
+            self._alarms.clear("eam")
+            if self._now.wait(self._interval):
+                self._stopping.wait(HINTS_SETTLE)
+
+    def _is_stale(self) -> bool:
+        return self.read_at is None or self._clock() - self.read_at > STALE_AFTER
+
+    def _poll(self) -> None:
+        """The agency with all issues, then the agents whose word may have changed."""
+        self._observe(self._read_agency())
+        chosen = self._schedule.choose(self._fleet, self._clock())
+        for start in range(0, len(chosen), AGENTS_AT_ONCE):
+            self._observe(self._eam.read_agents(chosen[start : start + AGENTS_AT_ONCE]))
+            self._follow()
+        self._follow()
+
+    def _follow(self) -> None:
+        vms = self._fleet.agent_vms()
+        if vms != self._followed:
+            self._followed = vms
+            self._follow_vms(vms)
+
+    # --- the agency ---------------------------------------------------------------------------------------
+
+    def _read_agency(self) -> AgencyObserved:
+        began = self._clock()
+        known = self._fleet.agency
+        if known is not None and not self._fleet.foreign:
+            try:
+                return self._seen(self._eam.read_agency(known.moref), began)
+            except ObjectGone:
+                self._schedule.hint_membership()
+        found = judge(self._eam.agencies(), self._agency_name, self._session.settings.username)
+        if found.foreign:
+            owners = ", ".join(f"{a.moref} of {a.owner or a.solution_id}" for a in found.foreign)
+            self._alarms.raise_(
+                "agency-conflict",
+                f"The agency name {self._agency_name} is not ours alone: {owners}. Nothing is changed; give ours "
+                f"another name (agency_name), or log in as the owner.",
+            )
+            return AgencyObserved(began, None, None, found.foreign)
+        self._alarms.clear("agency-conflict")
+        if found.ours is None:
+            self._make_sure_it_is_gone(began)
+            return AgencyObserved(began, None)
+        return self._seen(found.ours, began)
+
+    def _seen(self, agency: AgencyFacts, began: float) -> AgencyObserved:
+        self._absent_since, self._known_before = None, True
+        return AgencyObserved(began, agency, self._membership(agency, began))
+
+    def _make_sure_it_is_gone(self, now: float) -> None:
+        """Raises Unavailable until an agency that was known has been absent for long enough."""
+        if not self._session.alive():
+            raise Unavailable("The list of agencies came from a session that is not logged in; it counts for nothing.")
+        if not self._known_before:
+            return
+        self._absent_since = self._absent_since if self._absent_since is not None else now
+        if now - self._absent_since < AGENCY_ABSENT:
+            raise Unavailable(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
+
+    def _membership(self, agency: AgencyFacts, now: float) -> tuple[str, ...] | None:
+        known = self._fleet.members
+        if known is not None and not self._schedule.membership_due(now):
+            return None
+        members = self._eam.agents_of(agency.moref)
+        if (known or frozenset()) - set(members) and not self._session.alive():
+            raise Unavailable("The list of agents came from a session that is not logged in; it counts for nothing.")
+        self._schedule.membership_read(now)
+        return members

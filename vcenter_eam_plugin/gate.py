@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether anything may be changed in vCenter just now: mode, pause and leadership in one question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vcenter_eam_plugin.domain.errors import WrongState
+
+
+class Gate:
+    """Starts in observe mode unless told otherwise. ``is_leader`` is asked anew at every question."""
+
+    def __init__(self, *, act: bool, is_leader: Callable[[], bool]) -> None:
+        self._act = act
+        self._paused = False
+        self._is_leader = is_leader
+
+    @property
+    def mode(self) -> str:
+        """``observe``, ``act`` or ``paused``."""
+        if not self._act:
+            return "observe"
+        return "paused" if self._paused else "act"
+
+    def activate(self) -> None:
+        """From now on act, and no longer pause."""
+        self._act, self._paused = True, False
+
+    def pause(self) -> None:
+        """Stop acting until :meth:`activate`; watching and publishing go on."""
+        self._paused = True
+
+    def closed(self) -> str:
+        """Why nothing may be changed, or an empty string."""
+        if not self._act:
+            return "observe mode: nothing is changed until it is activated"
+        if self._paused:
+            return "paused by an operator"
+        return "" if self._is_leader() else "another instance leads"
+
+    def check(self) -> None:
+        """Ask right before a write. Raises WrongState when nothing may be changed (any more)."""
+        why = self.closed()
+        if why:
+            raise WrongState(f"Nothing was changed: {why}.")

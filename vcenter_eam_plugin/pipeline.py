@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of the data for one vCenter: intake -> fleet -> outbox -> broker, and fleet -> planner -> vCenter.
+
+Everything that changes the fleet runs through :meth:`Pipeline.observe`, which never yields in the middle, so
+what the outbox accepted and what the fleet holds are one picture. A pipeline exists once vCenter is logged in
+to, the scope found and the outbox open; until then there is nothing to watch (see
+:mod:`vcenter_eam_plugin.unit`).
+
+Not promised: that a lost event is ever seen. Events only wake; the poll and the inventory see the truth.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from vcenter_eam_plugin.actor import Actor, AgencyTemplate, PackageSource
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.bus.outbox import Outbox
+from vcenter_eam_plugin.bus.publisher import Publisher
+from vcenter_eam_plugin.config import EamConfig, RabbitConfig
+from vcenter_eam_plugin.delivery import Delivery
+from vcenter_eam_plugin.domain.budgets import Ledger, Limits
+from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
+from vcenter_eam_plugin.domain.planner import Desired, Planner
+from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.eam.client import EamClient
+from vcenter_eam_plugin.eam_poll import EamPoll
+from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.vsphere.inventory import Inventory
+from vcenter_eam_plugin.vsphere.session import Session
+from vcenter_eam_plugin.workers import AGENCY_KEY, Workers
+from vcenter_eam_plugin.workqueue import WorkQueue
+
+WORKERS = 4
+"""Hosts that are worked on at once; EAM and vCenter serialise much more than this anyway."""
+KEEP_ALIVE = 300.0
+"""Seconds; well below vCenter's 30 minutes of idle time."""
+STALE_AFTER = 60.0
+"""Seconds without contact after which it is an alarm and no longer a hiccup."""
+TICK = 0.25
+"""Seconds between looks at leadership: an instance that lost it stops this soon."""
+
+
+class Pipeline:
+    """One vCenter. Give it to :meth:`start`, and :meth:`stop` when it is enough."""
+
+    def __init__(
+        self,
+        session: Session,
+        scope: tuple[ComputeResourceFacts, ...],
+        outbox: Outbox,
+        publisher: Publisher,
+        eam_config: EamConfig,
+        rabbit: RabbitConfig,
+        *,
+        package: PackageSource,
+        gate: Gate,
+        is_leader: Callable[[], bool],
+        clock: Callable[[], float],
+        alarms: Alarms,
+        log: logging.Logger,
+    ) -> None:
+        self.session = session
+        self.gate = gate
+        self.alarms = alarms
+        self._clock = clock
+        self._log = log
+        self._stopping = Event()
+        self._greenlets: dict[str, gevent.Greenlet] = {}
+        morefs = tuple(c.moref for c in scope)
+        before = outbox.last_accepted()
+        eam = EamClient(session)
+        self.fleet = Fleet(session.instance_uuid, morefs, before)
+        self.planner = Planner(_desired(eam_config, morefs), _ledger(eam_config))
+        self.inventory = Inventory(session, clock=clock, on_observation=self.observe, on_hints=self._take_hints)
+        self.inventory.set_scope(morefs)
+        self.delivery = Delivery(
+            self.fleet,
+            outbox,
+            publisher,
+            is_leader=is_leader,
+            snapshot_seconds=rabbit.snapshot_minutes * 60.0,
+            clock=clock,
+            alarms=alarms,
+            log=log,
+        )
+        self.poll = EamPoll(
+            session,
+            eam,
+            self.fleet,
+            agency_name=eam_config.agency_name,
+            interval=eam_config.poll_seconds,
+            known_before=any(status.eam.agency for status in before.values()),
+            observe=self.observe,
+            follow_vms=self.inventory.follow_vms,
+            clock=clock,
+            alarms=alarms,
+            log=log,
+            stopping=self._stopping,
+        )
+        actor = Actor(
+            session=session,
+            eam=eam,
+            fleet=self.fleet,
+            planner=self.planner,
+            gate=gate,
+            alarms=alarms,
+            package=package,
+            template=AgencyTemplate(
+                eam_config.agency_name,
+                eam_config.agent_name,
+                eam_config.ovf_properties,
+                eam_config.hold_after_provisioning,
+                eam_config.hold_after_power_on,
+            ),
+            clock=clock,
+            observe=self.observe,
+            read_soon=self.poll.read_soon,
+            log=log,
+        )
+        self.workers = Workers(
+            WorkQueue(clock),
+            self.fleet,
+            self.planner,
+            actor,
+            gate,
+            agency_refused=self._agency_refused,
+            read_soon=self.poll.read_soon,
+            clock=clock,
+            alarms=alarms,
+            log=log,
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Spawn every greenlet; returns at once."""
+        bodies: dict[str, Callable[[], None]] = {
+            "ticker": self._tick_loop,
+            "inventory": self.inventory.run,
+            "poll": self.poll.run,
+            "publisher": self.delivery.publisher.run,
+        }
+        bodies |= {f"worker-{n}": self.workers.run for n in range(WORKERS)}
+        self._greenlets = {name: gevent.spawn(self._keep_running, name, body) for name, body in bodies.items()}
+
+    def stop(self, timeout: float) -> None:
+        """End in order within ``timeout`` seconds: intake and work first, then what waits to be sent."""
+        deadline = self._clock() + timeout
+        self._stopping.set()
+        self.poll.wake()
+        self.workers.queue.close()
+        self.inventory.stop()
+        intake = [greenlet for name, greenlet in self._greenlets.items() if name != "publisher"]
+        gevent.joinall(intake, timeout=timeout * 0.4)
+        gevent.killall([greenlet for greenlet in intake if not greenlet.dead], timeout=timeout * 0.1)
+        self.delivery.publisher.stop(max(deadline - self._clock() - timeout * 0.1, 0.1))
+        gevent.killall([g for g in self._greenlets.values() if not g.dead], timeout=timeout * 0.1)
+
+    def greenlets(self) -> dict[str, gevent.Greenlet]:
+        """What runs, by name."""
+        return dict(self._greenlets)
+
+    def _keep_running(self, name: str, body: Callable[[], None]) -> None:
+        """A greenlet that ends by an error nobody foresaw is loud, and is started again."""
+        backoff = Backoff()
+        alarm = f"crash:{name}"
+        while not self._stopping.is_set():
+            try:
+                body()
+            except Exception as exc:  # noqa: BLE001 - the last line of defence: one bug must not end the others
+                self._log.exception("The %s ended unexpectedly; starting it again.", name)
+                self.alarms.raise_(alarm, f"The {name} ended unexpectedly ({type(exc).__name__}); see the log.")
+                self.delivery.compare_everything()
+                self._stopping.wait(backoff.next())
+            else:
+                return
+
+    # --- observations -------------------------------------------------------------------------------------
+
+    def observe(self, observation: Observation) -> None:
+        """Take in what an edge saw. Never yields, so fleet and outbox stay one picture."""
+        changed = self.fleet.apply(observation)
+        if self.fleet.agency is not None:
+            changed += self.fleet.refuse_agency("")
+        touched = {status.esxi.moref for status in changed}
+        match observation:
+            case InventoryObserved():
+                self._after_inventory(observation)
+                touched |= {host.moref for host in observation.hosts}
+            case AgentsObserved():
+                touched |= {agent.host for agent in observation.agents if agent.host}
+            case AgencyObserved():
+                self.workers.queue.add(AGENCY_KEY)
+        self.delivery.publish(changed)
+        now = self._clock()
+        for host in touched:
+            self.planner.observe(self.fleet, host, now)
+            self.workers.queue.add(host)
+            agent = self.fleet.agent_on(host)
+            if agent is not None and not self.fleet.is_settled(agent):
+                self.poll.wake()
+
+    def _after_inventory(self, seen: InventoryObserved) -> None:
+        if seen.complete:
+            self.poll.read_everything()
+            self.workers.queue.add(AGENCY_KEY)
+        elif seen.gone or seen.compute_resources:
+            self.poll.read_soon(None)
+
+    def _take_hints(self, hints: Sequence[Hint]) -> None:
+        self.poll.take_hints(hints)
+
+    def _agency_refused(self, why: str) -> None:
+        if self.fleet.agency is None:
+            self.delivery.publish(self.fleet.refuse_agency(why))
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _tick_loop(self) -> None:
+        keep_alive_at = self._clock() + KEEP_ALIVE
+        while not self._stopping.is_set():
+            if self.delivery.tick():
+                self.workers.look_at_everything()
+            now = self._clock()
+            self._watch_repairs(now)
+            self._watch_stream(now)
+            if now >= keep_alive_at:
+                keep_alive_at = now + KEEP_ALIVE
+                self._keep_alive()
+            self._stopping.wait(TICK)
+
+    def _watch_repairs(self, now: float) -> None:
+        for host in self.planner.ledger.expire(now):
+            self._log.error("The repair of %s has not come to an end in time; counted as failed.", host)
+        stopped = self.planner.ledger.open_breakers(now)
+        if stopped:
+            self.alarms.raise_(
+                "repairs-stopped",
+                f"Repairs are stopped in {', '.join(stopped)}: several failed in a short time. See the issues there.",
+            )
+        else:
+            self.alarms.clear("repairs-stopped")
+
+    def _watch_stream(self, now: float) -> None:
+        since = self.inventory.stale_since
+        if since is None:
+            self.alarms.clear("vcenter")
+        elif now - since > STALE_AFTER:
+            why = self.inventory.last_error or "there was no answer yet."
+            self.alarms.raise_("vcenter", f"vCenter {self.session.name} is not being watched: {why}")
+
+    def _keep_alive(self) -> None:
+        try:
+            self.session.keep_alive()
+        except PluginError as exc:
+            self._log.warning("The session could not be kept alive: %s", exc)
+
+    # --- for people ---------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """How it is, in plain values; holds no secret."""
+        agency = self.fleet.agency
+        return {
+            "uuid": self.fleet.instance_uuid,
+            "leading": self.delivery.leads(),
+            "epoch": self.delivery.outbox.epoch,
+            "ready": self.fleet.given_out,
+            "live": self.inventory.live,
+            "agency": None if agency is None else {"moref": agency.moref, "status": agency.status.value},
+            "states": dict(sorted(Counter(status.state.value for status in self.fleet.statuses()).items())),
+            "publisher": self.delivery.publisher.status(),
+            "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},
+        }
+
+
+def _desired(eam: EamConfig, scope: tuple[str, ...]) -> Desired:
+    return Desired(
+        scope=scope,
+        rules=SettingsRules(eam.agent_vm_datastore, eam.agent_vm_network),
+        auto_resolve=frozenset(eam.auto_resolve),
+        power_off_grace=eam.power_off_grace_seconds,
+        hold_after_provisioning=eam.hold_after_provisioning,
+        hold_after_power_on=eam.hold_after_power_on,
+    )
+
+
+def _ledger(eam: EamConfig) -> Ledger:
+    return Ledger(Limits(eam.max_concurrent_repairs, eam.repairs_per_hour))

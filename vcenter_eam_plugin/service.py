@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Composition root: from the configuration to one running pipeline per vCenter.
+
+Used by the daemon, by the in-process plugin and by the demo alike. It installs no signal handler and touches
+no root logger.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from vcenter_eam_plugin.config import Configuration, VCenterUnit
+from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError, PluginError
+from vcenter_eam_plugin.ovf.server import OvfServer
+from vcenter_eam_plugin.unit import Unit
+
+STOP_SECONDS = 5.0
+"""What an orderly end may take, from SIGTERM to the last greenlet."""
+
+
+class _Package:
+    """Where one vCenter's EAM fetches the ContrailVM from: an external URL, or our own server."""
+
+    def __init__(self, unit: VCenterUnit, server: OvfServer | None) -> None:
+        self._unit = unit
+        self._server = server
+        self._published: str | None = None
+
+    def url(self) -> str:
+        """Raises OvfError when there is nothing to fetch, or the package is not what it should be."""
+        eam = self._unit.eam
+        if eam.ovf_url:
+            return eam.ovf_url
+        if eam.ovf_package is None or self._server is None:
+            raise OvfError(
+                f"There is no OVF package to deploy for {self._unit.vcenter.vc_host}.",
+                remedy="Give ovf_package (served by this service) or ovf_url (an external server).",
+            )
+        if self._published is None:
+            self._published = self._server.publish(eam.ovf_package)
+        return self._published
+
+
+class Service:
+    """All vCenters of one process. ``is_leader`` may come from a host process; alone, we lead."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        is_leader: Callable[[], bool] = lambda: True,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self.configuration = configuration
+        self.log = logger or logging.getLogger("vcenter_eam_plugin")
+        self._is_leader = is_leader
+        self._ovf = self._make_ovf_server()
+        self._packages: list[_Package] = []
+        self.units: list[Unit] = []
+        self._publishing: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Check what is local, then start everything; returns at once. Raises ConfigurationError, and starts nothing.
+
+        A server that cannot be reached is no error here: it is reported, and tried again.
+        """
+        directory = _own_directory(self.configuration.defaults.state_directory)
+        if self._ovf is not None:
+            self._ovf.start()
+        for config in self.configuration.vcenters:
+            package = _Package(config, self._ovf)
+            self._packages.append(package)
+            self.units.append(
+                Unit(
+                    config,
+                    self.configuration.rabbit,
+                    directory,
+                    publisher_name=socket.getfqdn(),
+                    package=package,
+                    is_leader=self._is_leader,
+                    log=self.log.getChild(config.name),
+                )
+            )
+        for unit in self.units:
+            unit.start()
+        if self._ovf is not None:
+            self._publishing = gevent.spawn(self._publish_packages)
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End everything in order within ``timeout`` seconds; what is unsent stays in the outbox."""
+        gevent.joinall([gevent.spawn(unit.stop, timeout * 0.9) for unit in self.units], timeout=timeout)
+        if self._publishing is not None:
+            self._publishing.kill()
+        if self._ovf is not None:
+            self._ovf.stop()
+
+    def first_failure(self, give_up: Event) -> PluginError | None:
+        """Wait until each vCenter was tried once, or ``give_up``.
+
+        Returns the error if none of them can be used and time cannot heal it.
+        """
+        for unit in self.units:
+            gevent.wait([unit.first_attempt, give_up], count=1)
+        errors = [unit.first_error for unit in self.units]
+        if errors and all(error is not None and not error.retry for error in errors):
+            return errors[0]
+        return None
+
+    def activate(self) -> None:
+        """Act from now on."""
+        for unit in self.units:
+            unit.activate()
+
+    def pause(self) -> None:
+        """Stop acting; watching and publishing go on."""
+        for unit in self.units:
+            unit.gate.pause()
+
+    def status(self) -> dict[str, Any]:
+        """How it is, in plain values; holds no secret."""
+        return {"vcenters": [unit.status() for unit in self.units]}
+
+    def greenlets(self) -> dict[str, gevent.Greenlet]:
+        """Every greenlet of ours, by name."""
+        found = {"ovf-packages": self._publishing} if self._publishing is not None else {}
+        for unit in self.units:
+            found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
+        return found
+
+    def _make_ovf_server(self) -> OvfServer | None:
+        defaults = self.configuration.defaults
+        if all(unit.eam.ovf_package is None for unit in self.configuration.vcenters):
+            return None
+        return OvfServer((defaults.ovf_server_ip, defaults.ovf_server_port), defaults.ovf_base_url, self.log)
+
+    def _publish_packages(self) -> None:
+        """A new leader or a restart must serve what agencies already point to, before anybody asks for a new one."""
+        for package in self._packages:
+            try:
+                package.url()
+            except OvfError as exc:
+                self.log.error("%s", exc)  # noqa: TRY400 - the sentence says it all; a trace would bury it
+
+
+def _own_directory(path: Path) -> Path:
+    """The state directory, made if need be and writable. Others must not read it: it tells the whole fleet's state."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Section [DEFAULTS], option state_directory: {path} cannot be made: {exc.strerror}.",
+            remedy="Make it, owned by the user of this service, or name another.",
+        ) from exc
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"Section [DEFAULTS], option state_directory: {path} is not writable for this user.",
+            remedy="Give it to the user of this service, or name another.",
+        )
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ConfigurationError(
+            f"Section [DEFAULTS], option state_directory: everybody may write to {path}.",
+            remedy=f"chmod o-w {path}",
+        )
+    return path

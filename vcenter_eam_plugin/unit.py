@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One configured vCenter, from nothing to a running pipeline and back.
+
+Connecting is tried until it works: what time can heal soon, what a person must mend at longer intervals, with
+one alarm and the reason in the status. Nothing is watched, published or changed before the login, the scope
+and the outbox all stand.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from vcenter_eam_plugin.actor import PackageSource
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.brokers import broker_settings
+from vcenter_eam_plugin.bus.outbox import Outbox
+from vcenter_eam_plugin.bus.publisher import LinkState, Publisher
+from vcenter_eam_plugin.config import Mode, RabbitConfig, VCenterConfig, VCenterUnit
+from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.pipeline import Pipeline
+from vcenter_eam_plugin.vsphere import scope
+from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
+
+REFUSED_RETRY = 30.0
+"""Seconds before a login or scope that a person must mend is tried again; more often could lock the account."""
+
+
+class Unit:
+    """``is_leader`` says whether this instance may publish and act; ``package`` where the OVF is."""
+
+    def __init__(
+        self,
+        config: VCenterUnit,
+        rabbit: RabbitConfig,
+        state_directory: Path,
+        *,
+        publisher_name: str,
+        package: PackageSource,
+        is_leader: Callable[[], bool],
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.alarms = Alarms(log, wall_clock)
+        self.session = Session(session_settings(config.vcenter), clock)
+        self.pipeline: Pipeline | None = None
+        self.first_attempt = Event()
+        """Set once connecting was tried; :attr:`first_error` then says whether it failed."""
+        self.first_error: PluginError | None = None
+        self._rabbit = rabbit
+        self._state_directory = state_directory
+        self._publisher_name = publisher_name
+        self._package = package
+        self._is_leader = is_leader
+        self._log = log
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._outbox: Outbox | None = None
+        self._stopping = Event()
+        self._greenlet: gevent.Greenlet | None = None
+        self.gate = Gate(act=config.eam.mode is Mode.ACT, is_leader=self._leads)
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._greenlet = gevent.spawn(self._connect_until_it_works)
+
+    def stop(self, timeout: float) -> None:
+        """End everything in order within ``timeout`` seconds. What is unsent stays in the outbox."""
+        deadline = self._clock() + timeout
+        self._stopping.set()
+        if self._greenlet is not None:
+            self._greenlet.join(timeout * 0.2)
+            self._greenlet.kill(timeout=timeout * 0.1)
+        if self.pipeline is not None:
+            self.pipeline.stop((deadline - self._clock()) * 0.8)
+        with gevent.Timeout(max(deadline - self._clock(), 0.1), False):
+            self.session.close()
+        if self._outbox is not None:
+            self._outbox.close()
+
+    def activate(self) -> None:
+        """Act from now on, and look at everything."""
+        self.gate.activate()
+        if self.pipeline is not None:
+            self.pipeline.workers.look_at_everything()
+
+    def greenlets(self) -> dict[str, gevent.Greenlet]:
+        """Ours, by name."""
+        own = {"connect": self._greenlet} if self._greenlet is not None else {}
+        return own | (self.pipeline.greenlets() if self.pipeline is not None else {})
+
+    def status(self) -> dict[str, Any]:
+        """How it is, in plain values; holds no secret."""
+        return {
+            "name": self.name,
+            "vcenter": self.session.name,
+            "mode": self.gate.mode,
+            "connected": self.pipeline is not None,
+            "alarms": [{"name": a.name, "text": a.text, "since": a.since} for a in self.alarms],
+            **(self.pipeline.status() if self.pipeline is not None else {}),
+        }
+
+    def _leads(self) -> bool:
+        return self.pipeline is not None and self.pipeline.delivery.leads()
+
+    def _connect_until_it_works(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                self.pipeline = self._connect()
+            except PluginError as exc:
+                if not self.first_attempt.is_set():
+                    self.first_error = exc
+                    self.first_attempt.set()
+                self.alarms.raise_("connect", str(exc))
+                self._stopping.wait(backoff.next(least=0.0 if exc.retry else REFUSED_RETRY))
+            else:
+                self.alarms.clear("connect")
+                self.first_attempt.set()
+                self.pipeline.start()
+                return
+
+    def _connect(self) -> Pipeline:
+        self.session.open()
+        found = scope.resolve(self.session, self.config.eam.clusters)
+        uuid = self.session.instance_uuid
+        if self._outbox is None:
+            self._outbox = Outbox(
+                self._state_directory / f"{uuid}.outbox.sqlite",
+                vcenter_uuid=uuid,
+                publisher=self._publisher_name,
+                now=self._wall_clock,
+                bound=self._rabbit.rabbit_max_pending_updates,
+            )
+        self._log.info(
+            "Connected to %s (%s) as %s; scope: %s.",
+            self.session.name,
+            uuid,
+            self.session.settings.username,
+            ", ".join(c.path for c in found),
+        )
+        publisher = Publisher(
+            broker_settings(self._rabbit), self._outbox, clock=self._clock, on_state=self._publisher_state
+        )
+        return Pipeline(
+            self.session,
+            found,
+            self._outbox,
+            publisher,
+            self.config.eam,
+            self._rabbit,
+            package=self._package,
+            gate=self.gate,
+            is_leader=self._is_leader,
+            clock=self._clock,
+            alarms=self.alarms,
+            log=self._log,
+        )
+
+    def _publisher_state(self, link: dict[str, Any]) -> None:
+        """The broker's troubles as alarms: it cannot be used, or it does not take some messages."""
+        if link["state"] in (LinkState.DOWN, LinkState.REFUSED, LinkState.BLOCKED):
+            why = (
+                link["last_error"] or f"broker {link['broker']} takes no messages: its memory or disk alarm is raised."
+            )
+            self.alarms.raise_("bus", f"{why} What is to be sent waits in the outbox.")
+        elif link["state"] == LinkState.UP:
+            self.alarms.clear("bus")
+        if link["held"]:
+            self.alarms.raise_("bus-refuses", f"The broker refuses messages: {link['held_reason']}.")
+        else:
+            self.alarms.clear("bus-refuses")
+
+
+def session_settings(vcenter: VCenterConfig) -> SessionSettings:
+    """How to log in, from the configuration."""
+    return SessionSettings(
+        host=vcenter.vc_host,
+        port=vcenter.vc_port,
+        username=vcenter.vc_username,
+        password=vcenter.vc_password,
+        ca_file=str(vcenter.vc_ca_certs) if vcenter.vc_ca_certs else None,
+        thumbprint=vcenter.vc_thumbprint or None,
+        insecure=vcenter.vc_insecure,
+        call_timeout=vcenter.vc_call_timeout,
+        wait_seconds=vcenter.vc_wait_seconds,
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes keys from the work queue, plans each anew, and has the actor carry the plan out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from vcenter_eam_plugin.actor import Actor
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.planner import Plan, Planner
+from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.workqueue import WorkQueue
+
+AGENCY_KEY = "agency"
+"""The key of the agency itself; the others are host morefs."""
+REFUSED_RETRY = 30.0
+"""Seconds before something that a person must mend is tried again."""
+
+
+class Workers:
+    """``run`` is the body of each worker greenlet. ``agency_refused`` is told why there will be no agency."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        fleet: Fleet,
+        planner: Planner,
+        actor: Actor,
+        gate: Gate,
+        *,
+        agency_refused: Callable[[str], None],
+        read_soon: Callable[[str | None], None],
+        clock: Callable[[], float],
+        alarms: Alarms,
+        log: logging.Logger,
+    ) -> None:
+        self.queue = queue
+        self._fleet = fleet
+        self._planner = planner
+        self._actor = actor
+        self._gate = gate
+        self._agency_refused = agency_refused
+        self._read_soon = read_soon
+        self._clock = clock
+        self._alarms = alarms
+        self._log = log
+        self._backoff: dict[str, Backoff] = {}
+        self._not_before: dict[str, float] = {}
+        self.waiting: dict[str, tuple[str, ...]] = {}
+        """Why something is not done, by key."""
+
+    def look_at_everything(self) -> None:
+        """Mode or leadership changed: what was only planned may be done now."""
+        self.queue.add(AGENCY_KEY)
+        for host in tuple(self._fleet.hosts):
+            self.queue.add(host)
+
+    def plan(self) -> dict[str, Plan]:
+        """Everything that would be done now, by key; changes nothing."""
+        now = self._clock()
+        keys = (AGENCY_KEY, *sorted(self._fleet.hosts))
+        return {key: plan for key in keys if (plan := self._plan_for(key, now)) != Plan()}
+
+    def run(self) -> None:
+        """Work until the queue is closed."""
+        while (key := self.queue.get()) is not None:
+            try:
+                self._work_on(key)
+            except PluginError as exc:
+                self._after_failure(key, exc)
+            finally:
+                self.queue.done(key)
+
+    def _plan_for(self, key: str, now: float) -> Plan:
+        if key == AGENCY_KEY:
+            return self._planner.plan_agency(self._fleet)
+        return self._planner.plan_host(self._fleet, key, now)
+
+    def _work_on(self, key: str) -> None:
+        now = self._clock()
+        plan = self._plan_for(key, now)
+        if plan.waiting:
+            self.waiting[key] = plan.waiting
+        else:
+            self.waiting.pop(key, None)
+        if plan.again_at is not None:
+            self.queue.add_at(key, plan.again_at)
+        if not plan.actions:
+            self._succeeded(key)
+            return
+        if self._gate.closed():
+            return
+        not_before = self._not_before.get(key, now)
+        if now < not_before:
+            self.queue.add_at(key, not_before)
+            return
+        for action in plan.actions:
+            self._actor.do(action)
+        self._succeeded(key)
+
+    def _succeeded(self, key: str) -> None:
+        self._backoff.pop(key, None)
+        self._not_before.pop(key, None)
+        self._alarms.clear(f"act:{key}")
+
+    def _after_failure(self, key: str, exc: PluginError) -> None:
+        """What time can heal is tried again soon and quietly; the rest is an alarm, and tried again later."""
+        heals = exc.retry or isinstance(exc, ObjectGone)
+        if heals:
+            self._log.warning("%s: %s", key, exc)
+        else:
+            self._alarms.raise_(f"act:{key}", str(exc))
+            if key == AGENCY_KEY:
+                self._agency_refused(str(exc))
+        backoff = self._backoff.setdefault(key, Backoff())
+        again = self._clock() + backoff.next(least=0.0 if heals else REFUSED_RETRY)
+        self._not_before[key] = again
+        self.queue.add_at(key, again)
+        self._read_soon(None if key == AGENCY_KEY else key)
+        if not self._planner.may_mark:
+            self.queue.add(AGENCY_KEY)
