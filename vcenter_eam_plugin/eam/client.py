@@ -24,6 +24,7 @@ from vcenter_eam_plugin.domain.errors import (
     PluginError,
     ProtocolError,
     ScopeError,
+    SessionExpired,
 )
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
 from vcenter_eam_plugin.domain.observations import AgentsObserved
@@ -50,6 +51,7 @@ class EamSession(Protocol):
     @property
     def clock(self) -> Callable[[], float]: ...
     def open(self) -> None: ...
+    def alive(self) -> bool: ...
     def eam_stub(self) -> Any: ...
     def call(self, fn: Callable[..., Any], *args: Any, idempotent: bool = True) -> Any: ...
 
@@ -68,7 +70,10 @@ class EamClient:
         Complete or an error: one that cannot be read is never left out, since it might be ours.
         """
         found = []
-        for reference in self._session.call(self._manager().QueryAgency):
+        listed = self._session.call(self._manager().QueryAgency)
+        if not listed and not self._session.alive():
+            raise SessionExpired(f"{self._session.name}: EAM named no agency, but the session has ended meanwhile.")
+        for reference in listed:
             try:
                 found.append(self.read_agency(reference._GetMoId()))
             except ObjectGone:

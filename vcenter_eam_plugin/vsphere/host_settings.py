@@ -13,7 +13,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from vcenter_eam_plugin.domain.errors import ObjectGone, WrongState
+from vcenter_eam_plugin.domain.errors import Unavailable, WrongState
 from vcenter_eam_plugin.domain.facts import HostChoices, SettingsChoice
 from vcenter_eam_plugin.vsphere.properties import (
     filter_spec,
@@ -31,10 +31,11 @@ def read_choices(session: Session, host: str) -> HostChoices:
     Raises ObjectGone when the host is not in the inventory any more.
     """
     session.open()
+    reference = vim.HostSystem(host, session.vim_stub())
     spec = filter_spec(
         [
             object_spec(
-                vim.HostSystem(host, session.vim_stub()),
+                reference,
                 [
                     traversal("datastore", vim.HostSystem, "datastore"),
                     traversal("network", vim.HostSystem, "network"),
@@ -51,7 +52,8 @@ def read_choices(session: Session, host: str) -> HostChoices:
     read = retrieve(session, spec)
     itself = next((found for found in read if found.moref == host), None)
     if itself is None:
-        raise ObjectGone(f"{session.name}: the host {host} is not in the inventory any more.")
+        session.call(getattr, reference, "name")  # raises ObjectGone if that is why
+        raise Unavailable(f"{session.name}: the host {host} was answered without its properties; it is not used.")
     datastores = [
         SettingsChoice(
             moref=found.moref,

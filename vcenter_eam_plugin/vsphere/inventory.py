@@ -112,9 +112,8 @@ class _CancelledError(Exception):
 class Inventory:
     """See the module. ``run`` is a greenlet's body; everything else may be called from any greenlet.
 
-    ``on_observation`` and ``on_hints`` are called in the greenlet of ``run`` (the former from :meth:`follow_vms` too), in
-    order; what they raise ends it.
-    ``clock`` gives monotonic seconds.
+    ``on_observation`` and ``on_hints`` are called in the greenlet of ``run`` (the former from :meth:`follow_vms`
+    too), in order; what they raise ends it. ``clock`` gives monotonic seconds.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from pyVmomi import vim
 
-from vcenter_eam_plugin.domain.errors import ScopeError
+from vcenter_eam_plugin.domain.errors import ScopeError, Unavailable
 from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
 from vcenter_eam_plugin.vsphere.properties import (
     Read,
@@ -32,7 +32,10 @@ MAX_CANDIDATES = 20
 
 
 def list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]:
-    """Every cluster and standalone host of the vCenter, in order of path. One walk over folders and datacenters."""
+    """Every cluster and standalone host of the vCenter, in order of path. One walk over folders and datacenters.
+
+    Raises Unavailable when the answer cannot be the whole: an empty one must not read as an empty vCenter.
+    """
     session.open()
     folders = [selection("folder"), selection("datacenter")]
     walk = [
@@ -49,6 +52,8 @@ def list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]
     )
     read = {found.moref: found for found in retrieve(session, spec)}
     root = session.content.rootFolder._GetMoId()
+    if root not in read:
+        raise Unavailable(f"{session.name}: the inventory was answered without its root folder; it is not used.")
     compute = [_facts(found, read, root) for found in read.values() if issubclass(found.kind, vim.ComputeResource)]
     return tuple(sorted(compute, key=lambda facts: facts.path))
 
