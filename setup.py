@@ -17,15 +17,11 @@ REQUIRES = [
     "pyvmomi>=9.0",  # vSphere and EAM types and SOAP; the first releases with both in one distribution
     "kombu>=5.5",  # the message bus, as Contrail uses it
     "six>=1.16",  # the text/bytes boundary: values handed over by a host process, cookies, message bodies
-    "kazoo>=2.10",  # a host process may hand over a KazooClient; election builds on it
-    "stevedore>=5.4",  # how Contrail services load plugins
     "msgspec>=0.19",  # messages: frozen structs, fast JSON, JSON Schema from the same definition
-    "tenacity>=9.0",  # back-off with jitter, instead of loops of our own
     "click>=8.1",  # the command line
     "rich>=13.9",  # its tables and the demo's live view
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
-    "psutil>=6.0",  # memory and time that the demo's summary reports
 ]
 
 EXTRAS = {
@@ -35,6 +31,7 @@ EXTRAS = {
         "hypothesis>=6.115",
         "trustme>=1.2",
         "jsonschema>=4.23",
+        "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
     ],
     "lint": [
         "ruff>=0.9",
@@ -65,7 +62,7 @@ setup(
         "Topic :: System :: Networking",
         "Typing :: Typed",
     ],
-    python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0009
+    python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0002
     packages=find_packages(include=["vcenter_eam_plugin", "vcenter_eam_plugin.*"]),
     package_data={"vcenter_eam_plugin": ["py.typed"]},
     zip_safe=False,

@@ -6,6 +6,7 @@ decided here. Since direct imports are checked for every part, indirect ones fol
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,15 @@ def test_every_library_is_declared() -> None:
             if f'"{distributions.get(top, top)}>=' not in declared:
                 missing.add(top)
     assert not missing
+
+
+def test_every_declared_library_is_used() -> None:
+    """And nothing else is: a host process has to live with whatever we ask for."""
+    declared = set(re.findall(r'^    "([a-z]+)>=', (ROOT.parent / "setup.py").read_text("utf-8"), re.MULTILINE))
+    names = {"pyvmomi": {"pyvmomi", "pyvim"}}
+    used = {imported.split(".")[0].lower() for _, path in modules() for imported in imports_of(path)}
+    assert "gevent" in declared
+    assert {name for name in declared if not names.get(name, {name}) & used} == set()
 
 
 def test_every_file_carries_the_licence() -> None:
