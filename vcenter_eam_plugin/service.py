@@ -18,6 +18,8 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from vcenter_eam_plugin.brokers import broker_settings
+from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.config import Configuration, VCenterUnit
 from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError, PluginError
 from vcenter_eam_plugin.ovf.server import OvfServer
@@ -51,17 +53,22 @@ class _Package:
 
 
 class Service:
-    """All vCenters of one process. ``is_leader`` may come from a host process; alone, we lead."""
+    """All vCenters of one process.
+
+    ``is_leader`` may come from a host process; alone, we lead. ``broker`` replaces what ``[RABBIT]`` says.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
         *,
+        broker: BrokerSettings | None = None,
         is_leader: Callable[[], bool] = lambda: True,
         logger: logging.Logger | None = None,
     ) -> None:
         self.configuration = configuration
         self.log = logger or logging.getLogger("vcenter_eam_plugin")
+        self._broker = broker or broker_settings(configuration.rabbit)
         self._is_leader = is_leader
         self._ovf = self._make_ovf_server()
         self._packages: list[_Package] = []
@@ -83,6 +90,7 @@ class Service:
                 Unit(
                     config,
                     self.configuration.rabbit,
+                    self._broker,
                     directory,
                     publisher_name=socket.getfqdn(),
                     package=package,

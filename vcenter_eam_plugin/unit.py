@@ -20,7 +20,7 @@ from gevent.event import Event
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
-from vcenter_eam_plugin.brokers import broker_settings
+from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import LinkState, Publisher
 from vcenter_eam_plugin.config import Mode, RabbitConfig, VCenterConfig, VCenterUnit
@@ -41,6 +41,7 @@ class Unit:
         self,
         config: VCenterUnit,
         rabbit: RabbitConfig,
+        broker: BrokerSettings,
         state_directory: Path,
         *,
         publisher_name: str,
@@ -59,6 +60,7 @@ class Unit:
         """Set once connecting was tried; :attr:`first_error` then says whether it failed."""
         self.first_error: PluginError | None = None
         self._rabbit = rabbit
+        self._broker = broker
         self._state_directory = state_directory
         self._publisher_name = publisher_name
         self._package = package
@@ -150,9 +152,7 @@ class Unit:
             self.session.settings.username,
             ", ".join(c.path for c in found),
         )
-        publisher = Publisher(
-            broker_settings(self._rabbit), self._outbox, clock=self._clock, on_state=self._publisher_state
-        )
+        publisher = Publisher(self._broker, self._outbox, clock=self._clock, on_state=self._publisher_state)
         return Pipeline(
             self.session,
             found,
