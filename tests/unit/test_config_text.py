@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample file and the reference page are current, complete, and mean what they say."""
+"""Generated pages are current; the sample file is complete and means what it says."""
 
 from pathlib import Path
 
 import pytest
 
+from tests.support.state_page import page
 from vcenter_eam_plugin.config import SECTIONS, load
 from vcenter_eam_plugin.config_text import in_force, reference, sample
 from vcenter_eam_plugin.options import options_of
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("etc/vcenter_eam.conf", sample(), "vcenter-eam config sample"),
         ("docs/configuration.md", reference(), "vcenter-eam config sample --markdown"),
+        ("docs/states.md", page(), "python -m tests.support.state_page"),
     ],
 )
 def test_generated_file_is_current(path: str, text: str, command: str) -> None:
