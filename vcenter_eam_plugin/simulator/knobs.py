@@ -80,6 +80,8 @@ class Knobs:
     """Fields left unset in ``Agency.Update`` keep their value; else they are cleared."""
     agent_vm_settings_preset: bool = False
     """Hosts come with Agent VM settings (shared datastore, ``VM Network``); a new host really has none."""
+    eam_events_name_objects: bool = False
+    """EAM's events name host and VM. Whether the real ones do is not documented."""
     heartbeats: bool = True
     """Guests run their tools. Off: no heartbeat and no guest address, ever."""
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated networks: standard port groups and distributed ones.
+
+Not promised: traffic, port allocation, distributed switches beyond their name.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+from pyVmomi import vim
+
+from vcenter_eam_plugin.simulator.managed_entity import ManagedEntity, refs
+from vcenter_eam_plugin.simulator.world import World
+
+
+class Network(ManagedEntity):
+    """``vim.Network``: what VMs connect to. ``hosts`` are those that have it."""
+
+    vmodl: ClassVar[type] = vim.Network
+    prefix: ClassVar[str] = "network"
+
+    def __init__(self, world: World, name: str, parent: ManagedEntity) -> None:
+        super().__init__(world, world.new_moid(self.prefix), name, parent)
+        self.hosts: dict[str, ManagedEntity] = {}
+
+    def prop_summary(self) -> Any:
+        return vim.Network.Summary(network=self.ref, name=self.name, accessible=bool(self.hosts), ipPoolName="")
+
+    def prop_host(self) -> Any:
+        return refs(vim.HostSystem, self.hosts.values())
+
+    def prop_vm(self) -> Any:
+        vms = (vm for host in self.hosts.values() for vm in getattr(host, "vms", {}).values())
+        return refs(vim.VirtualMachine, (vm for vm in vms if self in vm.networks))
+
+    def describe(self, event: Any) -> None:
+        event.net = vim.event.NetworkEventArgument(name=self.name, network=self.ref)
+
+
+class DistributedVirtualPortgroup(Network):
+    """``vim.dvs.DistributedVirtualPortgroup``; its ``key`` is its moid, as in vCenter."""
+
+    vmodl: ClassVar[type] = vim.dvs.DistributedVirtualPortgroup
+    prefix: ClassVar[str] = "dvportgroup"
+
+    @property
+    def switch_uuid(self) -> str:
+        """UUID of the distributed switch that it belongs to (one per datacenter)."""
+        above = self.datacenter
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"dvs of {above.moid if above else 'nowhere'}"))
+
+    def prop_key(self) -> Any:
+        return self.moid
+
+    def prop_config(self) -> Any:
+        return vim.dvs.DistributedVirtualPortgroup.ConfigInfo(
+            key=self.moid,
+            name=self.name,
+            numPorts=8,
+            type="earlyBinding",
+            policy=vim.dvs.DistributedVirtualPortgroup.PortgroupPolicy(
+                blockOverrideAllowed=True,
+                shapingOverrideAllowed=False,
+                vendorConfigOverrideAllowed=False,
+                livePortMovingAllowed=False,
+                portConfigResetAtDisconnect=True,
+            ),
+        )

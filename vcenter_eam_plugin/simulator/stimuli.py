@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people and machines do to a vCenter from outside: the verbs of stories, tests and the control endpoint.
+
+Every verb takes objects, moids or names, and raises ``LookupError`` when there is no such thing or more than one.
+They act as an administrator would, without a session and without asking for privileges; what vCenter itself refuses
+(powering on in maintenance) is refused here too, in the task that a verb returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vcenter_eam_plugin.simulator.compute_resource import ClusterComputeResource, ComputeResource, new_host
+from vcenter_eam_plugin.simulator.datacenter import Datacenter
+from vcenter_eam_plugin.simulator.datastore import Datastore
+from vcenter_eam_plugin.simulator.folder import Folder
+from vcenter_eam_plugin.simulator.host_system import HostSystem
+from vcenter_eam_plugin.simulator.managed_entity import ManagedEntity
+from vcenter_eam_plugin.simulator.network import Network
+from vcenter_eam_plugin.simulator.virtual_machine import PowerState, VirtualMachine
+from vcenter_eam_plugin.simulator.world import World
+
+if TYPE_CHECKING:
+    from vcenter_eam_plugin.simulator.task import Task
+
+E = TypeVar("E", bound=ManagedEntity)
+
+OPERATOR = "VSPHERE.LOCAL\\operator"
+"""User name under which the verbs act."""
+
+VERBS = frozenset(
+    {
+        "add_cluster",
+        "add_datacenter",
+        "add_host",
+        "add_standalone_host",
+        "corrupt",
+        "crash",
+        "destroy",
+        "disable_cluster",
+        "disconnect",
+        "enable_cluster",
+        "enter_maintenance",
+        "exit_maintenance",
+        "fill_datastore",
+        "lose_datastore",
+        "move_host",
+        "not_responding",
+        "power_off",
+        "power_on",
+        "reboot",
+        "recover",
+        "reconnect",
+        "recover_datastore",
+        "remove_cluster",
+        "remove_host",
+        "rename",
+        "set_agent_settings",
+        "suspend",
+    }
+)
+"""What the control endpoint may call, with plain values."""
+
+
+class Stimuli:
+    """The verbs."""
+
+    def __init__(self, world: World, root: Folder) -> None:
+        self.world = world
+        self.root = root
+
+    # Finding ------------------------------------------------------------------------------------------------
+
+    def find(self, kind: type[E], what: E | str) -> E:
+        """The object itself, or the one of that moid or name."""
+        if isinstance(what, kind):
+            return what
+        found = self.world.objects.get(str(what))
+        if isinstance(found, kind):
+            return found
+        named = [obj for obj in self.world.each(kind) if obj.name == what]
+        if len(named) != 1:
+            raise LookupError(f"{len(named)} objects of kind {kind.__name__} are named {what!r}")
+        return named[0]
+
+    def hosts(self) -> list[HostSystem]:
+        """All hosts."""
+        return list(self.world.each(HostSystem))
+
+    def clusters(self) -> list[ClusterComputeResource]:
+        """All clusters."""
+        return list(self.world.each(ClusterComputeResource))
+
+    def agent_vm(self, host: HostSystem | str) -> VirtualMachine | None:
+        """The agent VM on a host; the newest when there are several."""
+        agents = [vm for vm in self.find(HostSystem, host).vms.values() if vm.is_agent]
+        return agents[-1] if agents else None
+
+    def _note(self, verb: str, obj: ManagedEntity) -> None:
+        self.world.journal.add("stimulus", verb=verb, object=obj.moid, name=obj.name)
+
+    # Inventory ----------------------------------------------------------------------------------------------
+
+    def add_datacenter(self, name: str) -> Datacenter:
+        """A new datacenter."""
+        datacenter = self.root.new_datacenter(name, OPERATOR)
+        self._note("add_datacenter", datacenter)
+        return datacenter
+
+    def add_cluster(self, name: str, datacenter: Datacenter | str | None = None) -> ClusterComputeResource:
+        """A new empty cluster, in the first datacenter unless one is given."""
+        where = next(self.world.each(Datacenter)) if datacenter is None else self.find(Datacenter, datacenter)
+        cluster = where.host_folder.new_cluster(name, OPERATOR)
+        self._note("add_cluster", cluster)
+        return cluster
+
+    def remove_cluster(self, cluster: ClusterComputeResource | str) -> None:
+        """A cluster goes with all its hosts."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("remove_cluster", found)
+        found.remove(OPERATOR)
+
+    def disable_cluster(self, cluster: ClusterComputeResource | str) -> None:
+        """A cluster is disabled, as by the vSAN shutdown workflow."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("disable_cluster", found)
+        found.disabled = True
+        found.signal()
+
+    def enable_cluster(self, cluster: ClusterComputeResource | str) -> None:
+        """A disabled cluster works again."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("enable_cluster", found)
+        found.disabled = False
+        found.signal()
+
+    def add_host(self, cluster: ClusterComputeResource | str, name: str | None = None) -> HostSystem:
+        """A machine joins a cluster; it has no Agent VM settings (unless the knob says so)."""
+        where = self.find(ClusterComputeResource, cluster)
+        host = new_host(where, name or self._free_name(where), OPERATOR)
+        self._note("add_host", host)
+        return host
+
+    def add_standalone_host(self, datacenter: Datacenter | str | None = None, name: str | None = None) -> HostSystem:
+        """A machine joins with a compute resource of its own."""
+        where = next(self.world.each(Datacenter)) if datacenter is None else self.find(Datacenter, datacenter)
+        resource = where.host_folder.new_standalone_host(name or self._free_name(where), OPERATOR)
+        host = next(iter(resource.hosts.values()))
+        self._note("add_standalone_host", host)
+        return host
+
+    def _free_name(self, where: ManagedEntity) -> str:
+        datacenter = where.datacenter
+        names = {host.name for host in self.hosts()}
+        number = len(names)
+        while True:
+            number += 1
+            name = f"esx-{number:02d}.{datacenter.name.lower() if datacenter else 'lab'}.example"
+            if name not in names:
+                return name
+
+    def remove_host(self, host: HostSystem | str) -> None:
+        """A host leaves vCenter, with its VMs; no questions asked."""
+        found = self.find(HostSystem, host)
+        self._note("remove_host", found)
+        above = found.compute_resource
+        found.remove(OPERATOR)
+        if not above.is_cluster:
+            above.remove(OPERATOR)
+
+    def move_host(self, host: HostSystem | str, cluster: ComputeResource | str) -> None:
+        """A host moves to another cluster at once, running VMs and all."""
+        found, target = self.find(HostSystem, host), self.find(ClusterComputeResource, cluster)
+        self._note("move_host", found)
+        target.take_host(found)
+
+    def rename(self, obj: ManagedEntity | str, name: str) -> None:
+        """Any inventory object takes another name."""
+        found = self.find(ManagedEntity, obj)
+        self._note("rename", found)
+        found.rename(name, OPERATOR)
+
+    # Hosts --------------------------------------------------------------------------------------------------
+
+    def enter_maintenance(self, host: HostSystem | str, timeout: float = 0) -> Task:
+        """Start entering maintenance."""
+        found = self.find(HostSystem, host)
+        self._note("enter_maintenance", found)
+        return found.enter_maintenance(OPERATOR, timeout)
+
+    def exit_maintenance(self, host: HostSystem | str, timeout: float = 0) -> Task:
+        """Start leaving maintenance."""
+        found = self.find(HostSystem, host)
+        self._note("exit_maintenance", found)
+        return found.exit_maintenance(OPERATOR, timeout)
+
+    def disconnect(self, host: HostSystem | str) -> Task:
+        """Disconnect from vCenter."""
+        found = self.find(HostSystem, host)
+        self._note("disconnect", found)
+        return found.disconnect(OPERATOR)
+
+    def reconnect(self, host: HostSystem | str) -> Task:
+        """Connect to vCenter again."""
+        found = self.find(HostSystem, host)
+        self._note("reconnect", found)
+        return found.reconnect(OPERATOR)
+
+    def not_responding(self, host: HostSystem | str) -> None:
+        """vCenter loses the host, which keeps running; ``reconnect`` ends it."""
+        found = self.find(HostSystem, host)
+        self._note("not_responding", found)
+        found.lose_contact()
+
+    def reboot(self, host: HostSystem | str) -> Task:
+        """Reboot, wanted or not."""
+        found = self.find(HostSystem, host)
+        self._note("reboot", found)
+        return found.reboot(OPERATOR, force=True)
+
+    def crash(self, host: HostSystem | str) -> None:
+        """The machine stops."""
+        found = self.find(HostSystem, host)
+        self._note("crash", found)
+        found.crash()
+
+    def recover(self, host: HostSystem | str) -> None:
+        """The machine is back."""
+        found = self.find(HostSystem, host)
+        self._note("recover", found)
+        found.recover()
+
+    def set_agent_settings(
+        self, host: HostSystem | str, datastore: Datastore | str | None, network: Network | str | None
+    ) -> None:
+        """Write the Agent VM settings; ``None`` clears one."""
+        found = self.find(HostSystem, host)
+        self._note("set_agent_settings", found)
+        found.agent_settings.write(
+            self._of(found.datastores, datastore) if datastore is not None else None,
+            self._of(found.networks, network) if network is not None else None,
+        )
+
+    @staticmethod
+    def _of(shelf: dict[str, Any], what: Any) -> Any:
+        for thing in shelf.values():
+            if what in (thing, thing.moid, thing.name):
+                return thing
+        raise LookupError(f"the host has no {what!r}")
+
+    # VMs and storage ----------------------------------------------------------------------------------------
+
+    def power_on(self, vm: VirtualMachine | str) -> Task:
+        """Power on."""
+        found = self.find(VirtualMachine, vm)
+        self._note("power_on", found)
+        return found.power_on(OPERATOR)
+
+    def power_off(self, vm: VirtualMachine | str) -> Task:
+        """Power off."""
+        found = self.find(VirtualMachine, vm)
+        self._note("power_off", found)
+        return found.power_off(OPERATOR)
+
+    def suspend(self, vm: VirtualMachine | str) -> Task:
+        """Suspend."""
+        found = self.find(VirtualMachine, vm)
+        self._note("suspend", found)
+        return found.suspend(OPERATOR)
+
+    def destroy(self, vm: VirtualMachine | str) -> None:
+        """Power off and delete at once."""
+        found = self.find(VirtualMachine, vm)
+        self._note("destroy", found)
+        found.become(PowerState.poweredOff, OPERATOR)
+        found.vanish(OPERATOR)
+
+    def corrupt(self, vm: VirtualMachine | str, missing_file: str = "disk-0.vmdk") -> None:
+        """A file of the VM is lost."""
+        found = self.find(VirtualMachine, vm)
+        self._note("corrupt", found)
+        found.missing_file = missing_file
+        found.become(PowerState.poweredOff)
+        found.signal()
+
+    def fill_datastore(self, datastore: Datastore | str, free: int = 0) -> None:
+        """Leave a datastore with so many bytes free."""
+        found = self.find(Datastore, datastore)
+        self._note("fill_datastore", found)
+        found.resize(free)
+
+    def lose_datastore(self, datastore: Datastore | str) -> None:
+        """Storage becomes inaccessible."""
+        found = self.find(Datastore, datastore)
+        self._note("lose_datastore", found)
+        found.set_accessible(False)
+
+    def recover_datastore(self, datastore: Datastore | str) -> None:
+        """Storage is accessible again."""
+        found = self.find(Datastore, datastore)
+        self._note("recover_datastore", found)
+        found.set_accessible(True)
+
+    def run(self, verb: str, **arguments: Any) -> Any:
+        """Call a verb by name; ``LookupError`` for one that does not exist. Returns something that JSON can hold."""
+        if verb not in VERBS:
+            raise LookupError(f"there is no verb {verb!r}; there are {', '.join(sorted(VERBS))}")
+        result = getattr(self, verb)(**arguments)
+        return None if result is None else result.moid
