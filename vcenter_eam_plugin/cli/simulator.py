@@ -8,6 +8,7 @@ unless given, and is printed: there is nothing behind it.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def command(
         try:
             simulator.start()
         except OSError as exc:
-            raise Unavailable(f"The simulator cannot listen on {listen}: {exc.strerror}.") from exc
+            # not exc.strerror: gevent appends the address to it
+            raise Unavailable(f"The simulator cannot listen on {listen}: {os.strerror(exc.errno or 0)}.") from exc
         try:
             click.echo(json.dumps(_about(simulator)) if as_json else _for_people(simulator))
             stop.wait()
