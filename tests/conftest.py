@@ -8,7 +8,7 @@ import pytest
 
 pytest_plugins = [
     name
-    for name in ("tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim")
+    for name in ("tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim", "tests.support.bench")
     if importlib.util.find_spec(name)
 ]
 
