@@ -11,24 +11,25 @@ HERE = Path(__file__).parent
 # Read as text: importing the package here would need its dependencies before they are installed.
 VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "vcenter_eam_plugin/__init__.py").read_text("utf-8"), re.M)[1]
 
-# Lower bounds are the releases that the tests ran with; no upper bounds, so that a host process can choose.
+# Lower bounds are the oldest releases that the tests were run with; no upper bounds, so that a host process can choose.
 REQUIRES = [
     "gevent>=25.4",  # greenlets: the way of every Python service of Contrail
     "pyvmomi>=9.0",  # vSphere and EAM types and SOAP; the first releases with both in one distribution
     "kombu>=5.5",  # the message bus, as Contrail uses it
     "six>=1.16",  # the text/bytes boundary: values handed over by a host process, cookies, message bodies
     "msgspec>=0.19",  # messages: frozen structs, fast JSON, JSON Schema from the same definition
-    "click>=8.1",  # the command line
+    "click>=8.2",  # the command line
     "rich>=13.9",  # its tables and the demo's live view
+    "psutil>=6.0",  # memory that the demo's summary reports
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
 ]
 
 EXTRAS = {
     "test": [
-        "pytest>=8.3",
-        "pytest-timeout>=2.3",
-        "hypothesis>=6.115",
+        "pytest>=9.0",
+        "pytest-timeout>=2.4",
+        "hypothesis>=6.140",
         "trustme>=1.2",
         "jsonschema>=4.23",
         "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
