@@ -232,7 +232,7 @@ class Inventory:
 
     def _follow(self) -> None:
         """One stream, from its listing to the failure that ends it (or our cancel)."""
-        self._session.open()
+        self._session.keep_alive()
         self._give_back()
         stream = _Stream(self._session, self._clock, self._scope)
         try:

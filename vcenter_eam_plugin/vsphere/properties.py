@@ -76,7 +76,20 @@ def check_missing(session: Session, moref: str, missing: Iterable[Any]) -> None:
 
 
 def retrieve(session: Session, spec: Any) -> list[Read]:
-    """All objects that the filter selects, over all pages. Raises SessionExpired when a page cannot be trusted."""
+    """All objects that the filter selects, over all pages.
+
+    A session that answers without saying that it has ended is renewed here, as :meth:`Session.call` does for one
+    that says so; otherwise such answers would go on for ever. Raises SessionExpired when that does not help.
+    """
+    generation = session.generation
+    try:
+        return _retrieve(session, spec)
+    except SessionExpired:
+        session.renew(generation)
+    return _retrieve(session, spec)
+
+
+def _retrieve(session: Session, spec: Any) -> list[Read]:
     collector = session.content.propertyCollector
     options = _Collector.RetrieveOptions(maxObjects=PAGE)
     found: list[Read] = []
