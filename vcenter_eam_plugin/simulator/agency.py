@@ -383,7 +383,7 @@ class Agency(EamObject):
 
     @writes("AddIssue", "EAM.Modify")
     def add_issue(self, call: Call, issue: Any) -> Any:
-        """File a client's issue; key and time are EAM's. ``InvalidArgument`` for an extensible issue of unknown type."""
+        """File a client's issue; key and time are EAM's. ``InvalidArgument`` for a type that nobody registered."""
         self._require_changeable(call)
         if isinstance(issue, eam.issue.ExtensibleIssue):
             raise vmodl.fault.InvalidArgument(invalidProperty="issue.typeId")

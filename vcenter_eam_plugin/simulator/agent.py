@@ -162,7 +162,7 @@ class Agent(EamObject):
         if self.leaving and self.vm is not None and not self.orphaned:
             self.orphaned, self.intent = True, WATCH
 
-    def _decide_maintenance(self) -> Problem | Step | _Outcome | None:
+    def _decide_maintenance(self) -> Problem | Step | _Outcome | None:  # noqa: PLR0911 - a decision list
         """``None`` means that maintenance does not matter (any more)."""
         if self.vm is not None:
             self.intent = WORK
@@ -184,7 +184,7 @@ class Agent(EamObject):
             return CONTENT
         return Problem("HostInMaintenanceMode", {"vm": self.vm.ref})
 
-    def _decide_removal(self) -> Problem | Step | _Outcome:
+    def _decide_removal(self) -> Problem | Step | _Outcome:  # noqa: PLR0911 - a decision list
         if self.vm is None:
             return lambda: self._end("destroyed")
         vm = {"vm": self.vm.ref}
@@ -215,7 +215,7 @@ class Agent(EamObject):
                 return chosen
         return self._deploy
 
-    def _decide_power(self, vm: VirtualMachine) -> Problem | Step | _Outcome:
+    def _decide_power(self, vm: VirtualMachine) -> Problem | Step | _Outcome:  # noqa: PLR0911 - a decision list
         where = {"vm": vm.ref}
         if vm.connection == ConnectionState.inaccessible:
             return Problem("VmInaccessible", where)
@@ -418,7 +418,8 @@ class Agent(EamObject):
         """What the task that leaves maintenance asks: nothing of this agent is still to be powered on."""
         if self.vm is None or not self.vm.alive or self.removing or self.agency.goal == "disabled":
             return True
-        return self.vm.on or self.hook == PROVISIONED or bool(self.issues)
+        blocked = any(issue.type not in MAINTENANCE for issue in self.issues.values())
+        return self.vm.on or self.hook == PROVISIONED or blocked
 
     def _end(self, how: str) -> None:
         """Leave the world: removed, or the host is gone."""

@@ -42,7 +42,7 @@ class Folder(ManagedEntity):
         return refs(vim.ManagedEntity, self.children.values())
 
     def prop_childType(self) -> Any:  # noqa: N802
-        return [kind for kind in CHILD_TYPES[self.kind]]
+        return list(CHILD_TYPES[self.kind])
 
     def put(self, child: ManagedEntity) -> None:
         """Take a child in."""
