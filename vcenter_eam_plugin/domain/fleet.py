@@ -37,7 +37,6 @@ class _Host:
 
     changed_at: float = NEVER
     """When the host's availability was last seen to change (monotonic)."""
-    vm_changed_at: float = NEVER
     status: ContrailVm | None = None
 
 
@@ -70,6 +69,8 @@ class Fleet:
         self._records: dict[str, _Host] = {}
         self._agents_of: dict[str, set[str]] = {}
         self._host_of_vm: dict[str, str] = {}
+        self._vm_changed_at: dict[str, float] = {}
+        """When a VM was last seen to change or leave (monotonic); of the VM, since a hook's becomes the agent's."""
         self._last_esxi: dict[str, Esxi] = {}
         self._given_out = False
         for status in (baseline or {}).values():
@@ -92,7 +93,8 @@ class Fleet:
             and (self.agency is None or self.members is not None)
             and all(agent in self.agents for agent in self.members or ())
             and all(
-                agent.vm is None or agent.vm in self.vms or agent.vm in self._gone_vms for agent in self.agents.values()
+                agent.host is None or agent.vm is None or agent.vm in self.vms or agent.vm in self._gone_vms
+                for agent in self.agents.values()
             )
         )
 
@@ -134,8 +136,14 @@ class Fleet:
 
     def is_settled(self, agent: AgentFacts) -> bool:
         """Whether the agent was read after the last change of its host and VM."""
-        record = self._records.get(agent.host or "")
-        return record is None or agent.read_began > max(record.changed_at, record.vm_changed_at)
+        return agent.read_began > max(self._host_changed_at(agent.host), self._vm_changed(agent.vm))
+
+    def _host_changed_at(self, host: str | None) -> float:
+        record = self._records.get(host or "")
+        return record.changed_at if record is not None else NEVER
+
+    def _vm_changed(self, vm: str | None) -> float:
+        return self._vm_changed_at.get(vm or "", NEVER)
 
     def wants_agent(self, host: HostFacts) -> bool:
         uninstalled = self.agency is not None and self.agency.goal is GoalState.UNINSTALLED
@@ -198,30 +206,34 @@ class Fleet:
             self._gone_vms.discard(vm.moref)
             before_vm = self.vms.get(vm.moref)
             self.vms[vm.moref] = vm
-            host_moref = self._host_of_vm.get(vm.moref)
-            if host_moref is None:
-                continue
             # First sight is not a change: at a cold start it would make every agent's read worthless.
             if before_vm is not None and (before_vm.power, before_vm.host, before_vm.connection) != (
                 vm.power,
                 vm.host,
                 vm.connection,
             ):
-                self._records[host_moref].vm_changed_at = seen.at
-            touched.add(host_moref)
+                self._vm_changed_at[vm.moref] = seen.at
+            host_moref = self._host_of_vm.get(vm.moref)
+            if host_moref is not None:
+                touched.add(host_moref)
+        if seen.complete:
+            self._gone_vms &= self._host_of_vm.keys()
+            for moref in self._vm_changed_at.keys() - self.vms.keys() - self._host_of_vm.keys():
+                del self._vm_changed_at[moref]
         return touched
 
     def _drop(self, moref: str, at: float) -> set[str]:
         self.compute_resources.pop(moref, None)
         touched: set[str] = set()
         if self.hosts.pop(moref, None) is not None:
-            self._records[moref].changed_at = at
+            # There is no record of a host that was said to be REMOVED before it left the inventory.
+            self._records.setdefault(moref, _Host()).changed_at = at
             touched.add(moref)
         self.vms.pop(moref, None)
         host = self._host_of_vm.get(moref)
         if host is not None:
             self._gone_vms.add(moref)
-            self._records[host].vm_changed_at = at
+            self._vm_changed_at[moref] = at
             touched.add(host)
         return touched
 
@@ -258,18 +270,18 @@ class Fleet:
             if self.members is not None:
                 self.members -= {moref}
         for agent in seen.agents:
+            if agent.moref not in (self.members or ()):
+                continue  # a read that was on its way when we learned that the agent is not (any more) ours
             before = self.agents.get(agent.moref)
             if before is not None and before.read_began > agent.read_began:
                 continue
-            if before is not None and before.host != agent.host:
+            if before is not None and (before.host, before.vm) != (agent.host, agent.vm):
                 touched |= self._forget_agent(agent.moref)
             self.agents[agent.moref] = agent
             if agent.host is None:
                 continue
             self._records.setdefault(agent.host, _Host())
             self._agents_of.setdefault(agent.host, set()).add(agent.moref)
-            if before is not None and before.vm not in (None, agent.vm):
-                self._release_vm(before.vm)
             if agent.vm is not None:
                 self._host_of_vm[agent.vm] = agent.host
             touched.add(agent.host)
@@ -280,14 +292,10 @@ class Fleet:
         if agent is None or agent.host is None:
             return set()
         self._agents_of.get(agent.host, set()).discard(moref)
-        self._release_vm(agent.vm)
+        # What is known of the VM stays until the inventory takes it back: EAM may name it again at once.
+        if agent.vm is not None and self._host_of_vm.get(agent.vm) == agent.host:
+            del self._host_of_vm[agent.vm]
         return {agent.host}
-
-    def _release_vm(self, moref: str | None) -> None:
-        if moref is not None:
-            self._host_of_vm.pop(moref, None)
-            self._gone_vms.discard(moref)
-            self.vms.pop(moref, None)
 
     # --- derived ------------------------------------------------------------------------------------------
 
@@ -305,7 +313,10 @@ class Fleet:
             record = self._records.setdefault(host, _Host())
             status = self._describe(host, record)
             differs = status != record.status
-            if differs or first:
+            if record.status is None and host not in self.hosts and self.agent_on(host) is not None:
+                # EAM is ahead of the inventory: until the host is seen it can be said neither to be here nor to leave.
+                continue
+            if (differs or first) and not (record.status is None and status.state is State.REMOVED):
                 changed.append(status)
             if status.state is State.REMOVED:
                 del self._records[host]
@@ -318,7 +329,6 @@ class Fleet:
     def evidence(self, host: str) -> Evidence:
         """What the state table is asked about a host."""
         facts, agent = self.hosts.get(host), self.agent_on(host)
-        record = self._records.get(host) or _Host()
         vm = self.vms.get(agent.vm) if agent is not None and agent.vm is not None else None
         read = agent.read_began if agent is not None else NEVER
         return Evidence(
@@ -326,8 +336,8 @@ class Fleet:
             host=facts,
             agent=agent,
             vm=vm,
-            settled=read > max(record.changed_at, record.vm_changed_at),
-            host_settled=read > record.changed_at,
+            settled=agent is not None and self.is_settled(agent),
+            host_settled=read > self._host_changed_at(host),
             vm_gone=agent is not None and agent.vm in self._gone_vms,
             agency_trouble=self._agency_trouble(),
         )
