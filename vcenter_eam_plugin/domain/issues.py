@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every EAM issue type: what it means, what ``Resolve`` would touch, and what we do about it by default.
 
-Types are compared *exactly*: subclassing misleads (``VmRequiresHostOutOfMaintenanceMode`` is a
-``VmNotDeployed`` in the API, and resolving it takes a host out of maintenance). A type that is not in the
-table is never resolved. Source: ESX Agent Manager API reference, issue types up to API 9.0.
+Types are compared *exactly*, by the name on the wire (``PersonalityAgencyPMUnavailable``): subclassing misleads
+(``VmRequiresHostOutOfMaintenanceMode`` is a ``VmNotDeployed`` in the API, and resolving it takes a host out of
+maintenance). A type that is not in the table is never resolved. Source: ESX Agent Manager API reference, issue types
+up to API 9.0.
 """
 
 from __future__ import annotations
@@ -119,6 +120,10 @@ _ROWS: tuple[tuple[str, str, Radius, Policy, State, str], ...] = (
     ("OrphanedAgency", "the owner's extension is gone", _LOST, _NEVER, _BLOCKED, "Register the extension again."),
     ("UnknownAgentVm", "an agent VM belongs to no agency", _LOST, _ASK, _FAULTY, "EAM deletes it from 7.0 U1 on."),
     ("ExtensibleIssue", "a solution filed an issue of its own", _NONE, _ASK, _FAULTY, "See its description."),
+    ("MissingDvFilterSwitch", "a dvFilter switch is missing", _HOST, _NEVER, _BLOCKED,
+     "EAM does not file it any more."),
+    ("OrphanedDvFilterSwitch", "a dvFilter switch is left over", _HOST, _NEVER, _FAULTY,
+     "EAM does not file it any more."),
     ("TransitionFailed", "the hand-over to vLCM failed", _NONE, _NEVER, _FAULTY, "Resolve it through vLCM."),
     # --- VIBs, images, VUM: not ours; several of these reboot a host
     ("VibNotInstalled", "a VIB was not installed or removed", _HOST, _NEVER, _BLOCKED, "Not a ContrailVM's concern."),
@@ -138,17 +143,23 @@ _ROWS: tuple[tuple[str, str, Radius, Policy, State, str], ...] = (
      "Resolve would put the host into maintenance."),
     ("VibCannotPutHostOutOfMaintenanceMode", "the host does not leave maintenance", _HOST, _NEVER, _BLOCKED,
      "Resolve would take the host out of maintenance."),
-    ("AwaitingPMRemediation", "an image waits to be applied", _NONE, _NEVER, _BLOCKED, "Apply the cluster's image."),
-    ("BlockedByAgencyOperation", "an operation of the agency blocks this agent", _NONE, _NEVER, _BLOCKED,
+    ("PersonalityAgentAwaitingPMRemediation", "an image waits to be applied", _NONE, _NEVER, _BLOCKED,
+     "Apply the cluster's image."),
+    ("PersonalityAgentBlockedByAgencyOperation",
+     "an operation of the agency blocks this agent", _NONE, _NEVER, _BLOCKED,
      "Resolve the agency's issue first."),
-    ("PMUnavailable", "vLCM cannot be reached by EAM", _NONE, _NEVER, _BLOCKED, "See the vLCM service."),
-    ("CannotConfigureSolutions", "vLCM refused the solution", _NONE, _NEVER, _BLOCKED, "Repair it by hand in vLCM."),
-    ("InaccessibleDepot", "a depot cannot be reached", _NONE, _NEVER, _BLOCKED, "See the depot."),
-    ("InvalidDepot", "a depot is invalid", _NONE, _NEVER, _BLOCKED, "See the depot."),
-    ("CannotUploadDepot", "a depot cannot be uploaded", _NONE, _NEVER, _BLOCKED, "See the depot."),
-    ("VUMUnavailable", "VUM cannot be reached by EAM", _NONE, _NEVER, _BLOCKED, "See the VUM service."),
-    ("CannotStageSoftware", "VUM cannot stage software", _NONE, _NEVER, _BLOCKED, "See the VUM service."),
-    ("CannotDeleteSoftware", "VUM cannot delete software", _NONE, _NEVER, _BLOCKED, "See the VUM service."),
+    ("PersonalityAgencyPMUnavailable", "vLCM cannot be reached by EAM", _NONE, _NEVER, _BLOCKED,
+     "See the vLCM service."),
+    ("PersonalityAgencyCannotConfigureSolutions", "vLCM refused the solution", _NONE, _NEVER, _BLOCKED,
+     "Repair it by hand in vLCM."),
+    ("PersonalityAgencyInaccessibleDepot", "a depot cannot be reached", _NONE, _NEVER, _BLOCKED, "See the depot."),
+    ("PersonalityAgencyInvalidDepot", "a depot is invalid", _NONE, _NEVER, _BLOCKED, "See the depot."),
+    ("PersonalityAgencyCannotUploadDepot", "a depot cannot be uploaded", _NONE, _NEVER, _BLOCKED, "See the depot."),
+    ("IntegrityAgencyVUMUnavailable", "VUM cannot be reached by EAM", _NONE, _NEVER, _BLOCKED, "See the VUM service."),
+    ("IntegrityAgencyCannotStageSoftware", "VUM cannot stage software", _NONE, _NEVER, _BLOCKED,
+     "See the VUM service."),
+    ("IntegrityAgencyCannotDeleteSoftware", "VUM cannot delete software", _NONE, _NEVER, _BLOCKED,
+     "See the VUM service."),
 )  # fmt: skip
 
 CATALOGUE: Mapping[str, IssueType] = MappingProxyType({row[0]: IssueType(*row) for row in _ROWS})
