@@ -196,9 +196,9 @@ class Actor:
         except (ObjectGone, WrongState, PrivilegeMissing):
             self.planner.ledger.give_up(action.host, self.clock())
             raise
-        if set(not_found) >= set(keys):
-            # The issue went away in between, which is what we wanted.
-            self.planner.ledger.withdraw(action.host)
+        if not_found:
+            # Gone in between, or not resolvable now: what is seen from here on tells which, as with any repair.
+            self.log.info("EAM took up only some of %s on %s.", action.issue, self._host_name(action.host))
         self.read_soon(action.host)
 
     def _mark_available(self, action: MarkAvailable) -> None:

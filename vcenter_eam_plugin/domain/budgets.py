@@ -95,7 +95,7 @@ class Ledger:
             return Verdict(
                 False,
                 f"{self.limits.per_hour} repairs were started in cluster {cluster} within the hour",
-                book.started[0] + HOUR,
+                (book.started[0] if book.started else now) + HOUR,
             )
         return Verdict(True)
 
@@ -110,14 +110,9 @@ class Ledger:
         """The call was refused, so there is nothing to wait for: a failed repair."""
         self._end(host, now, failed=True)
 
-    def withdraw(self, host: str) -> None:
-        """The second look showed that nothing was to be done: no repair at all."""
-        cluster = self._cluster_of.pop(host, None)
-        if cluster is not None:
-            book = self._clusters[cluster]
-            book.running.pop(host, None)
-            if book.started:
-                book.started.pop()
+    def abandon(self, host: str, now: float) -> None:
+        """Host or agent left while it ran: neither success nor failure."""
+        self._end(host, now, failed=None)
 
     def observe(self, status: ContrailVm, red: bool, read_began: float, now: float) -> None:
         """Learn how a running repair goes. ``red``: the agent showed red in a read that began at ``read_began``."""

@@ -72,6 +72,17 @@ def host_available(host: HostFacts) -> bool:
     )
 
 
+def is_leaving(host: HostFacts) -> bool:
+    """Whether a host is out of maintenance or standby but for the end of the task, which waits for the ContrailVM."""
+    return (
+        host.connection is ConnectionState.CONNECTED
+        and host.power is HostPower.POWERED_ON
+        and host.standby in (StandbyMode.NONE, StandbyMode.EXITING)
+        and not host.in_maintenance
+        and host.task in (HostTask.EXITING_MAINTENANCE, HostTask.EXITING_STANDBY)
+    )
+
+
 # --- what the evidence shows; each predicate is one column of the table ------------------------------------
 
 
@@ -90,6 +101,12 @@ def _is_maintenance(e: Evidence) -> bool:
 
 def _is_unreachable(e: Evidence) -> bool:
     return e.host is None or e.host.connection is not ConnectionState.CONNECTED
+
+
+def _is_coming_back(e: Evidence) -> bool:
+    """The host left maintenance or standby, or is about to, and EAM has not followed yet."""
+    leaving = e.host is not None and is_leaving(e.host)
+    return leaving or not e.host_settled or _issue_is_about_the_host(e)
 
 
 def _status(e: Evidence, status: EamStatus) -> bool:
@@ -200,7 +217,7 @@ RULES: tuple[Rule, ...] = (
     Rule(State.STARTING, "VM off, EAM is working", lambda e: _power(e, VmPower.POWERED_OFF)
          and _status(e, EamStatus.YELLOW), "EAM is about to power it on"),
     Rule(State.STARTING, "VM off, host just came back", lambda e: _power(e, VmPower.POWERED_OFF)
-         and (not e.host_settled or _issue_is_about_the_host(e)), "the host came back; EAM is about to power it on"),
+         and _is_coming_back(e), "the host came back; EAM is about to power it on"),
     Rule(State.FAULTY, "VM off, an issue keeps it so", lambda e: _power(e, VmPower.POWERED_OFF)
          and _issue_state(e) is State.FAULTY, _issue_reason),
     Rule(State.POWERED_OFF, "VM off", lambda e: _power(e, VmPower.POWERED_OFF), "the ContrailVM is powered off"),

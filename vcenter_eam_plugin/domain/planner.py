@@ -2,8 +2,10 @@
 """What to do: (desired, fleet, budgets) -> actions.
 
 The planner only ever looks at what was observed. Maintenance is (should run: no, may keep what it has: yes):
-on a host that is in, entering or leaving maintenance or standby, or cannot be reached, nothing is done at
-all. Actions that a person must consent to are not here.
+on a host that is in, entering or leaving maintenance or standby, or cannot be reached, nothing is resolved. Its
+Agent VM settings are written in maintenance too: a host is added in it, and EAM deploys the moment it leaves. A
+hook is answered while a host leaves: the leaving ends only when the ContrailVM is on. Actions that a person must
+consent to are not here.
 """
 
 from __future__ import annotations
@@ -20,10 +22,18 @@ from vcenter_eam_plugin.domain.actions import (
     WriteSettings,
 )
 from vcenter_eam_plugin.domain.budgets import Ledger
-from vcenter_eam_plugin.domain.facts import AgentFacts, ConnectionState, EamStatus, GoalState, HostFacts
+from vcenter_eam_plugin.domain.facts import (
+    AgentFacts,
+    ConnectionState,
+    EamStatus,
+    GoalState,
+    HostFacts,
+    HostPower,
+    StandbyMode,
+)
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy, issue_type
-from vcenter_eam_plugin.domain.lifecycle import host_available
+from vcenter_eam_plugin.domain.lifecycle import host_available, is_leaving
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.domain.status import State
 
@@ -32,6 +42,8 @@ DEFAULT_AUTO_RESOLVE = frozenset(
 )
 """What is resolved without asking unless the configuration says less. It can never say more."""
 
+
+_OFF = (State.POWERED_OFF, State.SUSPENDED)
 
 SETTINGS_SEEN_SECONDS = 15.0
 """A property update takes milliseconds; after this the write is taken for lost and made again."""
@@ -72,14 +84,16 @@ class Planner:
 
     def observe(self, fleet: Fleet, host: str, now: float) -> None:
         """Note a host's present state: grace times and running repairs depend on it."""
-        status = fleet.status(host)
+        status, agent = fleet.status(host), fleet.agent_on(host)
+        if status is None or agent is None:
+            self.ledger.abandon(host, now)
         if status is None:
             self._since.pop(host, None)
+            self._settings_backoff.pop(host, None)
             return
         known = self._since.get(host)
         if known is None or known[0] is not status.state:
             self._since[host] = (status.state, now)
-        agent = fleet.agent_on(host)
         if agent is not None:
             self.ledger.observe(status, agent.status is EamStatus.RED, agent.read_began, now)
 
@@ -97,7 +111,7 @@ class Planner:
 
     def plan_agency(self, fleet: Fleet) -> Plan:
         """Make the agency exist and cover the scope. Only ever adds."""
-        if not fleet.ready:
+        if not fleet.given_out:
             return Plan(waiting=("vCenter has not been read completely yet",))
         if fleet.foreign:
             return Plan(waiting=("an agency of our name belongs to somebody else",))
@@ -121,16 +135,19 @@ class Planner:
     def plan_host(self, fleet: Fleet, host_moref: str, now: float) -> Plan:
         """What one host needs now."""
         host = fleet.hosts.get(host_moref)
-        if not fleet.ready or fleet.foreign or host is None or not fleet.wants_agent(host):
+        if not fleet.given_out or fleet.foreign or host is None or not fleet.wants_agent(host):
             return Plan()
         settings = self._plan_settings(host, now)
         agent = fleet.agent_on(host_moref)
-        if agent is None or not host_available(host):
+        available = host_available(host)
+        if agent is None or not (available or is_leaving(host)):
             return settings
         if agent.hook is not None:
             if not self.may_mark:
                 return Plan(settings.actions, ("EAM refuses MarkAsAvailable to our account",))
             return Plan((*settings.actions, MarkAvailable(host_moref, agent.moref, agent.hook.state.value)))
+        if not available:
+            return settings
         repair = self._plan_repair(fleet, host, agent, now)
         times = [at for at in (settings.again_at, repair.again_at) if at is not None]
         return Plan(settings.actions + repair.actions, settings.waiting + repair.waiting, min(times) if times else None)
@@ -138,7 +155,10 @@ class Planner:
     def _plan_settings(self, host: HostFacts, now: float) -> Plan:
         rules = self.desired.rules
         unset = (host.agent_datastore is None and rules.datastores) or (host.agent_network is None and rules.networks)
-        if not unset or host.connection is not ConnectionState.CONNECTED:
+        if not unset:
+            self._settings_backoff.pop(host.moref, None)
+            return Plan()
+        if not _can_be_written_to(host):
             return Plan()
         not_before, _, why = self._settings_backoff.get(host.moref, (now, 0.0, ""))
         if now < not_before:
@@ -160,7 +180,8 @@ class Planner:
                 waiting.append(f"{row.name}: {row.advice}")
                 continue
             state, since = self._since.get(host.moref, (None, now))
-            if state in (State.POWERED_OFF, State.SUSPENDED) and now < since + self.desired.power_off_grace:
+            # EAM may say so before the inventory does: the state then is not POWERED_OFF yet.
+            if (state in _OFF or row.state in _OFF) and now < since + self.desired.power_off_grace:
                 return Plan(
                     waiting=("it was powered off a moment ago; somebody may be at work on it",),
                     again_at=since + self.desired.power_off_grace,
@@ -170,6 +191,14 @@ class Planner:
                 return Plan(waiting=(*waiting, verdict.reason), again_at=verdict.ask_again)
             return Plan((Resolve(host.moref, agent.moref, issue.type),), tuple(waiting))
         return Plan(waiting=tuple(waiting))
+
+
+def _can_be_written_to(host: HostFacts) -> bool:
+    return (
+        host.connection is ConnectionState.CONNECTED
+        and host.power is HostPower.POWERED_ON
+        and host.standby is StandbyMode.NONE
+    )
 
 
 def _is_fixed(issue: str, host: HostFacts) -> bool:
