@@ -21,7 +21,7 @@ class Backoff:
         """Seconds to wait now, at least ``least``; the next answer is twice as long."""
         interval = max(self._interval, least)
         self._interval = min(self._interval * 2, self._most)
-        return interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+        return max(interval * random.uniform(0.8, 1.2), least)  # noqa: S311 - spreads retries, guards nothing
 
     def reset(self) -> None:
         """It worked: begin anew next time."""

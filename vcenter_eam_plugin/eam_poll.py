@@ -133,6 +133,7 @@ class EamPoll:
     def _poll(self) -> None:
         """The agency with all issues, then the agents whose word may have changed."""
         self._observe(self._read_agency())
+        self._follow()
         chosen = self._schedule.choose(self._fleet, self._clock())
         for start in range(0, len(chosen), AGENTS_AT_ONCE):
             self._observe(self._eam.read_agents(chosen[start : start + AGENTS_AT_ONCE]))
@@ -188,8 +189,9 @@ class EamPoll:
         known = self._fleet.members
         if known is not None and not self._schedule.membership_due(now):
             return None
+        # Taken before the call: a hint that comes while it runs asks for another. A failed one hints everything.
+        self._schedule.membership_read(now)
         members = self._eam.agents_of(agency.moref)
         if (known or frozenset()) - set(members) and not self._session.alive():
             raise Unavailable("The list of agents came from a session that is not logged in; it counts for nothing.")
-        self._schedule.membership_read(now)
         return members

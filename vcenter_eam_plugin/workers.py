@@ -9,7 +9,7 @@ from collections.abc import Callable
 from vcenter_eam_plugin.actor import Actor
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
-from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError
+from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, WrongState
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Plan, Planner
 from vcenter_eam_plugin.gate import Gate
@@ -90,7 +90,9 @@ class Workers:
         if plan.again_at is not None:
             self.queue.add_at(key, plan.again_at)
         if not plan.actions:
-            self._succeeded(key)
+            if not plan.waiting:
+                self._succeeded(key)
+                self._alarms.clear(f"agent-vm-settings:{key}")
             return
         if self._gate.closed():
             return
@@ -109,6 +111,9 @@ class Workers:
 
     def _after_failure(self, key: str, exc: PluginError) -> None:
         """What time can heal is tried again soon and quietly; the rest is an alarm, and tried again later."""
+        if isinstance(exc, WrongState) and self._gate.closed():
+            self._log.info("%s: %s", key, exc)
+            return  # paused, or not leading any more, between plan and write; whoever opens the gate has all looked at
         heals = exc.retry or isinstance(exc, ObjectGone)
         if heals:
             self._log.warning("%s: %s", key, exc)
