@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import gevent
 from gevent.pool import Pool
@@ -55,7 +56,7 @@ class OvfServer:
         """Serve a package; returns the URL of its descriptor. Raises OvfError. Reads all of it, off the event loop."""
         package = gevent.get_hub().threadpool.apply(open_package, (path,))
         self._packages[package.digest] = package
-        url = f"{self._base()}/ovf/{package.digest}/{package.descriptor}"
+        url = f"{self._base()}/ovf/{package.digest}/{quote(package.descriptor)}"
         self._log.info("Serving the OVF package %s at %s.", path, url)
         return url
 
@@ -70,7 +71,8 @@ class OvfServer:
         if method not in ("GET", "HEAD"):
             start_response("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Length", "0")])
             return []
-        file = self._find(environ["PATH_INFO"])
+        # WSGI hands bytes over as if they were Latin-1.
+        file = self._find(environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"))
         try:
             opened = file.open("rb") if file is not None else None
         except OSError as exc:
