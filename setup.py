@@ -32,6 +32,7 @@ EXTRAS = {
         "hypothesis>=6.140",
         "trustme>=1.2",
         "jsonschema>=4.23",
+        "setuptools>=77",  # the tests read setup.py
         "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
     ],
     "lint": [
