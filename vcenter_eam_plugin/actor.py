@@ -115,7 +115,7 @@ class Actor:
             hold_after_power_on=self.template.hold_after_power_on,
         )
         self.gate.check()
-        self.log.warning("Creating the agency %s over %s.", spec.name, ", ".join(action.scope))
+        self.log.info("Creating the agency %s over %s.", spec.name, ", ".join(action.scope))
         self.eam.create_agency(spec)
         self.read_soon(None)
 
@@ -134,13 +134,13 @@ class Actor:
 
     def _extend_scope(self, action: ExtendScope) -> None:
         self.gate.check()
-        self.log.warning("Adding %s to the agency's scope.", ", ".join(action.add))
+        self.log.info("Adding %s to the agency's scope.", ", ".join(action.add))
         self.eam.extend_scope(action.agency, action.add)
         self.read_soon(None)
 
     def _set_holds(self, action: SetHolds) -> None:
         self.gate.check()
-        self.log.warning("Changing the agency: %s.", action.describe())
+        self.log.info("Changing the agency: %s.", action.describe())
         self.eam.set_holds(action.agency, action.after_provisioning, action.after_power_on)
         self.read_soon(None)
 
@@ -154,7 +154,7 @@ class Actor:
             decision = decide_settings(choices, self.planner.desired.rules)
             if decision.datastore is not None or decision.network is not None:
                 self.gate.check()
-                self.log.warning(
+                self.log.info(
                     "Setting Agent VM settings of %s: datastore %s, network %s.",
                     name,
                     decision.datastore.name if decision.datastore else "as it is",
@@ -190,7 +190,7 @@ class Actor:
         self.gate.check()
         # Booked before the call: one whose answer is lost may have been carried out.
         self.planner.ledger.start(host.compute_resource, action.host, now)
-        self.log.warning("Resolving %s on %s.", action.issue, self._host_name(action.host))
+        self.log.info("Resolving %s on %s.", action.issue, self._host_name(action.host))
         try:
             not_found = self.eam.resolve(action.agent, keys)
         except (ObjectGone, WrongState, PrivilegeMissing):

@@ -16,11 +16,15 @@ from vcenter_eam_plugin.simulator.stimuli import Stimuli
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``act`` does it and returns, per host name, the states that must be heard in this order, the last one last."""
+    """``act`` does it and returns, per host name, the states that must be heard in this order, the last one last.
+
+    ``until`` is what the newest message of those hosts must say besides.
+    """
 
     name: str
     title: str
     act: Callable[[Stimuli], Mapping[str, tuple[str, ...]]]
+    until: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
 @dataclass(slots=True)
@@ -32,17 +36,23 @@ class Chapter:
     states: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
     messages: int = 0
+    _newest: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Take in one message as it was received."""
         self.messages += 1
+        if message["key"] is not None:
+            self._newest[message["esxi"]["name"]] = message
         if message["event"] == "state":
             self.states.setdefault(message["esxi"]["name"], []).append(message["state"])
 
     @property
     def told(self) -> bool:
         """Whether everything that the step promises was heard."""
-        return all(_holds(self.states.get(host, []), states) for host, states in self.expected.items())
+        return all(
+            _holds(self.states.get(host, []), states) and self.step.until(self._newest[host])
+            for host, states in self.expected.items()
+        )
 
 
 def _holds(heard: list[str], expected: tuple[str, ...]) -> bool:
@@ -101,8 +111,18 @@ def _contrail_vm(vcenter: Stimuli, host: Any) -> Any:
 STORY: tuple[Step, ...] = (
     Step("deploy", "Three hosts in two clusters get their ContrailVM", _deploy),
     Step("add-host", "A host is added; nobody does anything else", _add_host),
-    Step("enter-maintenance", "A host enters maintenance mode: being off is right", _enter_maintenance),
-    Step("exit-maintenance", "It leaves maintenance mode", _exit_maintenance),
+    Step(
+        "enter-maintenance",
+        "A host enters maintenance mode: being off is right",
+        _enter_maintenance,
+        lambda message: bool(message["esxi"]["maintenance"]) and message["esxi"]["task"] is None,
+    ),
+    Step(
+        "exit-maintenance",
+        "It leaves maintenance mode",
+        _exit_maintenance,
+        lambda message: message["esxi"]["task"] is None,
+    ),
     Step("power-off", "Somebody powers a ContrailVM off; it is repaired", _power_off),
     Step("delete", "Somebody deletes a ContrailVM; it is deployed again", _delete),
     Step("remove-host", "A host is removed", _remove_host),
