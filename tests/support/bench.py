@@ -50,7 +50,9 @@ class Bench:
         self._listening = gevent.spawn(self.listener.run)
         wait_for(self.listener.ready.is_set, what="the listener is ready")
 
-    def configuration(self, *, vcenter: dict[str, Any] | None = None, **eam: Any) -> Configuration:
+    def configuration(
+        self, *, vcenter: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None, **eam: Any
+    ) -> Configuration:
         """A configuration that acts at once, on every cluster that there is; keywords change ``[EAM]``."""
         simulator = self.simulator
         login = {
@@ -71,7 +73,9 @@ class Bench:
             "poll_seconds": 2.0,
         }
         return Configuration(
-            defaults=DefaultsConfig(state_directory=self.directory / "state", ovf_server_port=0),
+            defaults=DefaultsConfig(
+                **{"state_directory": self.directory / "state", "ovf_server_port": 0, **(defaults or {})}
+            ),
             vcenters=(
                 VCenterUnit("test", VCenterConfig(**{**login, **(vcenter or {})}), EamConfig(**{**keep, **eam})),
             ),
@@ -121,13 +125,13 @@ class Bench:
 
     def heard(self, host: str, since: int = 0) -> list[str]:
         """Every state heard of a host, in order, from the message with index ``since`` on."""
-        return [
-            m["state"] for m in self.messages[since:] if m["event"] == "state" and m["esxi"]["name"] == host
-        ]
+        return [m["state"] for m in self.messages[since:] if m["event"] == "state" and m["esxi"]["name"] == host]
 
     def wait_for(self, condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
         def explained() -> str:
-            return f"{what}; heard {[(m['oper'], m['esxi']['name'], m['state']) for m in self.messages[-12:] if m['key']]}"
+            return (
+                f"{what}; heard {[(m['oper'], m['esxi']['name'], m['state']) for m in self.messages[-12:] if m['key']]}"
+            )
 
         deadline = time.monotonic() + seconds
         while not (value := condition()):
@@ -177,7 +181,9 @@ def make_bench(
         bench.simulator.stop()
     gc.collect()
     left = [
-        g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.dead and id(g) not in before and g.started
+        g
+        for g in gc.get_objects()
+        if isinstance(g, gevent.Greenlet) and not g.dead and id(g) not in before and g.started
     ]
     assert left == [], "greenlets were left running"
 
