@@ -202,7 +202,9 @@ class Publisher:
                 if due:
                     self._link.declare()
                 held = [key for key in self._held if key not in due]
-                rows = [] if self._link.blocked or self._paused else self._outbox.pending(self._settings.window, held=held)
+                rows = (
+                    [] if self._link.blocked or self._paused else self._outbox.pending(self._settings.window, held=held)
+                )
                 if rows:
                     self._round(self._link, rows)
                     self._link_served = True
