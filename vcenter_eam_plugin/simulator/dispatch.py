@@ -148,9 +148,7 @@ class Dispatcher:
         if "not_authenticated_once" in hits:
             raise not_authenticated(request, path)
         if "eam_not_initialized" in hits:
-            raise eam.fault.EamServiceNotInitialized(
-                msg="EAM is still loading from database. Please try again later."
-            )
+            raise eam.fault.EamServiceNotInitialized(msg="EAM is still loading from database. Please try again later.")
         chosen = hits.get("raise_fault")
         if chosen is not None:
             raise GetVmodlType(chosen.fault)(msg=f"Injected {chosen.fault}.")

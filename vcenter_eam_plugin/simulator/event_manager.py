@@ -176,7 +176,9 @@ class EventManager(ManagedObject):
         """A user-defined event on an entity."""
         self.post(
             vim.event.GeneralUserEvent(
-                entity=vim.event.ManagedEntityEventArgument(entity=entity, name=self.world.objects[entity._moId].get("name")),
+                entity=vim.event.ManagedEntityEventArgument(
+                    entity=entity, name=self.world.objects[entity._moId].get("name")
+                ),
                 message=msg,
                 userName=call.user,
             )
@@ -219,7 +221,9 @@ class EventHistoryCollector(ManagedObject):
         """``latestPage`` from cached encodings of its events: the whole page is sent again for each new event."""
         if path != "latestPage":
             return None
-        return encoder.any_array("val", "ArrayOfEvent", (encoder.cached("Event", event) for event in reversed(self._page)))
+        return encoder.any_array(
+            "val", "ArrayOfEvent", (encoder.cached("Event", event) for event in reversed(self._page))
+        )
 
     def hear(self, event: Any) -> None:
         """A new event: joins the page if it matches."""
@@ -278,5 +282,7 @@ class EventHistoryCollector(ManagedObject):
 
 def _positive(count: int) -> int:
     if not 0 < count <= MAX_PAGE:
-        raise vmodl.fault.InvalidArgument(invalidProperty="maxCount", msg=f"maxCount must be 1..{MAX_PAGE}, not {count}.")
+        raise vmodl.fault.InvalidArgument(
+            invalidProperty="maxCount", msg=f"maxCount must be 1..{MAX_PAGE}, not {count}."
+        )
     return count

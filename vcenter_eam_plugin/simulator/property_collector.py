@@ -138,7 +138,9 @@ class PropertySets:
                 continue
             for path in spec.pathSet or ():
                 if declared_type(spec.type, path) is None:
-                    raise vmodl.query.InvalidProperty(name=path, msg=f"{GetWsdlName(spec.type)} has no property {path!r}.")
+                    raise vmodl.query.InvalidProperty(
+                        name=path, msg=f"{GetWsdlName(spec.type)} has no property {path!r}."
+                    )
             self._specs.append((spec.type, tuple(spec.pathSet or ())))
 
     def paths(self, kind: type) -> tuple[str, ...] | None:
@@ -342,7 +344,8 @@ def _change(path: str, value: str) -> str:
 def no_such_object(ref: Any) -> Any:
     """The fault for a reference to nothing, worded as vCenter does."""
     return vmodl.fault.ManagedObjectNotFound(
-        obj=ref, msg=f"The object '{type(ref).__name__}:{ref._moId}' has already been deleted or has not been completely created"
+        obj=ref,
+        msg=f"The object '{type(ref).__name__}:{ref._moId}' has already been deleted or has not been completely created",
     )
 
 
@@ -603,9 +606,7 @@ class _Pages:
         return page
 
 
-def content(
-    collector: PropertyCollector, obj: ManagedObject, paths: Iterable[str], call: WireCall, tag: str
-) -> str:
+def content(collector: PropertyCollector, obj: ManagedObject, paths: Iterable[str], call: WireCall, tag: str) -> str:
     """One ``ObjectContent``."""
     values: list[str] = []
     lacking: list[str] = []
@@ -619,5 +620,3 @@ def content(
             values.append(f"<propSet>{_named(path, value)}</propSet>")
     reference = _reference("obj", GetWsdlName(obj.vmodl), obj.moid)
     return f"<{tag}>{reference}{''.join(values)}{''.join(lacking)}</{tag}>"
-
-

@@ -50,7 +50,9 @@ def _children() -> dict[str, list[tuple[str, tuple[str, ...]]]]:
     found: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     for definition in VmomiSupport._wsdlDefMap.values():
         if len(definition) == 5 and definition[2]:  # a data type: name, WSDL name, parent, version, fields
-            found.setdefault(definition[2], []).append((definition[0], tuple(field[0] for field in definition[4] or ())))
+            found.setdefault(definition[2], []).append(
+                (definition[0], tuple(field[0] for field in definition[4] or ()))
+            )
     return found
 
 

@@ -113,9 +113,7 @@ class SearchIndex(ManagedObject):
         path = "guest.ipAddress" if vmSearch else "name"
         return next(self._all(vmSearch, datacenter, lambda obj: read(obj, path) == ip), None)
 
-    def _all(
-        self, vm: bool, datacenter: Any, matches: Callable[[ManagedObject], bool]
-    ) -> Iterator[ManagedObject]:
+    def _all(self, vm: bool, datacenter: Any, matches: Callable[[ManagedObject], bool]) -> Iterator[ManagedObject]:
         kind = vim.VirtualMachine if vm else vim.HostSystem
         for obj in tuple(self.world.objects.values()):
             if issubclass(obj.vmodl, kind) and matches(obj) and (datacenter is None or self._below(obj, datacenter)):

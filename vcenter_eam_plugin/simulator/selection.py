@@ -45,7 +45,9 @@ def compile_steps(select_set: Iterable[Any]) -> tuple[Step, ...]:
         if not isinstance(spec, _Collector.TraversalSpec):
             return
         if declared_type(spec.type, spec.path) is None:
-            raise vmodl.query.InvalidProperty(name=spec.path, msg=f"{spec.type.__name__} has no property {spec.path!r}.")
+            raise vmodl.query.InvalidProperty(
+                name=spec.path, msg=f"{spec.type.__name__} has no property {spec.path!r}."
+            )
         step = compiled[id(spec)] = Step(spec.type, spec.path, bool(spec.skip))
         if spec.name:
             named.setdefault(spec.name, step)

@@ -28,7 +28,7 @@ from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from vcenter_eam_plugin.simulator import certificates
+from vcenter_eam_plugin.simulator import certificates, inventory
 from vcenter_eam_plugin.simulator.authorization import AuthorizationManager, Users
 from vcenter_eam_plugin.simulator.control import Control
 from vcenter_eam_plugin.simulator.dispatch import COOKIE, EAM_PATH, VIM_PATH, Dispatcher, method_of
@@ -45,20 +45,6 @@ from vcenter_eam_plugin.simulator.task import TaskManager
 from vcenter_eam_plugin.simulator.view_manager import ViewManager
 from vcenter_eam_plugin.simulator.world import Timer, World
 
-try:
-    from vcenter_eam_plugin.simulator import inventory
-except ImportError:  # SHIM
-    from types import SimpleNamespace
-    from vcenter_eam_plugin.simulator import stimuli as _stimuli, compute_resource as _cr
-    from vcenter_eam_plugin.simulator.folder import Folder as _Folder
-    def _build(world, *, hosts, clusters, datacenters, tenants_per_host, ovf):
-        root = world.add(_Folder(world, "Datacenters", None, "d"))
-        dcs = [root.new_datacenter(f"DC{n}") for n in range(datacenters)]
-        cs = [dcs[n % datacenters].host_folder.new_cluster(f"Cluster{chr(65+n//datacenters)}") for n in range(clusters)]
-        for n in range(hosts):
-            _cr.new_host(cs[n % clusters], f"esx-{n+1:02d}.dc0.example")
-        return SimpleNamespace(root=root, stimuli=_stimuli.Stimuli(world, root))
-    inventory = SimpleNamespace(build=_build)
 log = logging.getLogger(__name__)
 
 XML = "text/xml; charset=utf-8"
@@ -163,13 +149,17 @@ class _Server(WSGIServer):  # type: ignore[misc] # gevent is untyped
         self._open.add(wrapped)
         try:
             self.handle(wrapped, address)
+        except ValueError:  # gevent's word for reading a TLS connection that cut() has shut
+            if wrapped in self._open:
+                raise
         finally:
             self._open.discard(wrapped)
             wrapped.close()
 
     def cut(self) -> None:
         """Close every open connection."""
-        for connection in tuple(self._open):
+        connections, self._open = self._open, set()
+        for connection in connections:
             try:
                 connection.shutdown(sockets.SHUT_RDWR)
             except OSError:
@@ -226,7 +216,6 @@ class Simulator:
             clusters=clusters,
             datacenters=datacenters,
             tenants_per_host=tenants_per_host,
-            ovf=None,
         )
         self.service_instance = self.world.add(ServiceInstance(self.world, self.vcenter.root.ref))
         self.world.add(AuthorizationManager(self.world, self.users))
@@ -310,9 +299,7 @@ class Simulator:
             self._server.cut()
             self._server.stop()
             self._server = None
-        close = getattr(self.vcenter, "close", None)
-        if close is not None:
-            close()
+        self.vcenter.close()
         self.greenlets.kill()
         self._remove_directory()
 

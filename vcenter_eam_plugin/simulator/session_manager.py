@@ -188,9 +188,7 @@ class SessionManager(ManagedObject):
         """Check the password and open a session. Raises ``vim.fault.InvalidLogin``."""
         user = self._users.check(name, password)
         if user is None:
-            self.world.post_event(
-                vim.event.BadUsernameSessionEvent(userName=name, ipAddress=call.address)
-            )
+            self.world.post_event(vim.event.BadUsernameSessionEvent(userName=name, ipAddress=call.address))
             raise vim.fault.InvalidLogin(msg="Cannot complete login due to an incorrect user name or password.")
         session = Session(self, user.name, call.address, call.agent, locale)
         # Every session has this one, all under the same name; it is not in the world, where names are unique.

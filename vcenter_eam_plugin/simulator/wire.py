@@ -366,8 +366,8 @@ class Versions:
         uri = action.strip().strip('"')
         tail = uri.partition("/")[2]
         numbers = version_numbers(tail)
-        if not tail or not numbers:
-            return self._known[0][1] if not tail else self.newest
+        if not numbers:  # some clients name only the service (govmomi for EAM)
+            return self.newest
         if strict and numbers > self.level:
             raise BadRequest(f'Unsupported version URI "{uri}"')
         fitting = [name for known, name in self._known if known <= numbers]
