@@ -237,8 +237,7 @@ class Agency(EamObject):
         """``ContrailVM (1)``, ``ContrailVM (2)`` ...: each number once, and none that the folder has already."""
         if self.settings.useUuidVmName:
             return f"{self.agent_name}-{uuid.uuid4()}"
-        taken = {child.name for child in folder.children.values()}
-        return next(name for n in self._numbers if (name := f"{self.agent_name} ({n})") not in taken)
+        return next(name for n in self._numbers if folder.child(name := f"{self.agent_name} ({n})") is None)
 
     def placement(self, host: HostSystem) -> tuple[Folder, ResourcePool]:
         """Where the VM of a host goes: as configured, else EAM's own folder and pool, which it makes when missing."""

@@ -107,7 +107,7 @@ class Agent(EamObject):
             return
         if self.vm is not None and not self.vm.alive:
             self._lose_vm()
-        outcome = self._decide()
+        outcome = self._hindered(self._decide())
         if isinstance(outcome, Problem):
             self.available = False
             self._file(outcome)
@@ -123,6 +123,14 @@ class Agent(EamObject):
             outcome()
         self.touch("runtime")
         self.host.look_again()
+
+    def _hindered(self, outcome: Problem | Step | _Outcome) -> Problem | Step | _Outcome:
+        """Partial maintenance mode hinders every step, and nothing that stands."""
+        if isinstance(outcome, Problem | _Outcome) or not self.host.partial_maintenance:
+            return outcome
+        if self.removing and self.vm is None:
+            return outcome
+        return Problem("HostInPartialMaintenanceMode", {"vm": self.vm.ref} if self.vm is not None else {})
 
     def _lose_vm(self) -> None:
         """Somebody deleted the VM: that is reported, and not repaired unasked."""
@@ -198,6 +206,8 @@ class Agent(EamObject):
             return Problem("VmInaccessible", vm)
         if self.vm.protected:
             return Problem("VmProtected", vm)
+        if self.failed is not None and self.failed.type == "VmDeployed":
+            return self.failed
         return self._power_off if self.vm.power != PowerState.poweredOff else self._delete
 
     def _decide_deployment(self) -> Problem | Step | _Outcome:
@@ -403,7 +413,9 @@ class Agent(EamObject):
             if fault is None:
                 self._forget_vm()
                 self.notify("agent.task.deleteVm")
-            self._ready()
+                self._ready()
+            else:
+                self._ready(Problem("VmDeployed", {"vm": vm.ref}) if vm.alive and self.host.connected else None)
 
         vm.destroy(EAM, done)
 

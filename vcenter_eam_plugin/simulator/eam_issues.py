@@ -54,6 +54,8 @@ KINDS: dict[str, Kind] = {
         _A, "The agent VM cannot be deployed while the host is in maintenance mode.", (7, 2), "VmNotDeployed"
     ),
     "HostInMaintenanceMode": Kind(_A, "An operation on the agent VM waits for the host to leave maintenance mode."),
+    "HostInPartialMaintenanceMode": Kind(_N, "Partial maintenance mode of the host blocks the operation.", (8, 3)),
+    "VmDeployed": Kind(_A, "The agent VM should be removed and was not."),
     "VmCorrupted": Kind(_A, "Files of the agent VM are missing or damaged."),
     "VmOrphaned": Kind(_A, "The agent VM is on a host that left the agency's scope."),
     "VmPoweredOff": Kind(_A, "The agent VM should be powered on and is powered off."),

@@ -37,6 +37,7 @@ class Folder(ManagedEntity):
         super().__init__(world, world.new_moid("group").replace("-", f"-{kind}"), name, parent)
         self.kind = kind
         self.children: dict[str, ManagedEntity] = {}
+        self._by_name: dict[str, ManagedEntity] = {}
 
     def prop_childEntity(self) -> Any:  # noqa: N802 - named after the property
         return refs(vim.ManagedEntity, self.children.values())
@@ -47,16 +48,23 @@ class Folder(ManagedEntity):
     def put(self, child: ManagedEntity) -> None:
         """Take a child in."""
         self.children[child.moid] = child
+        self._by_name[child.name] = child
         self.touch("childEntity")
 
     def drop(self, child: ManagedEntity) -> None:
         """Let a child go."""
         if self.children.pop(child.moid, None) is not None:
+            del self._by_name[child.name]
             self.touch("childEntity")
 
     def child(self, name: str) -> ManagedEntity | None:
-        """The child of that name."""
-        return next((child for child in self.children.values() if child.name == name), None)
+        """The child of that name; names are unique in a folder."""
+        return self._by_name.get(name)
+
+    def renamed(self, child: ManagedEntity, before: str) -> None:
+        """A child has another name."""
+        del self._by_name[before]
+        self._by_name[child.name] = child
 
     def require_free(self, name: str) -> None:
         """Raise ``InvalidName`` or ``DuplicateName`` for a name that a new child cannot have."""

@@ -51,6 +51,7 @@ class HostSystem(ManagedEntity):
         self.networks: dict[str, Network] = {}
         self.phase: str | None = None
         self.evacuated = False
+        self.partial_maintenance = False
         self.powered = True
         self.boots = 1
         self.version = world.knobs.host_version
@@ -307,6 +308,13 @@ class HostSystem(ManagedEntity):
             self.signal()
             self.post(vim.event.TimedOutHostOperationEvent())
             task.fail(vim.fault.Timedout())
+
+    def set_partial_maintenance(self, on: bool) -> None:
+        """Enter or leave the partial maintenance mode of the host's quick patch (8.0 update 3 and later)."""
+        self.partial_maintenance = on
+        mode = vim.host.PartialMaintenanceModeRuntimeInfo(key="quickPatchPartialMM", hostStatus="inPartialMM")
+        modes = vim.host.PartialMaintenanceModeRuntimeInfo.Array([mode] if on else [])
+        self.set("runtime.partialMaintenanceMode", modes)
 
     # Connection and power -----------------------------------------------------------------------------------
 

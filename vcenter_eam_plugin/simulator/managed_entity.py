@@ -164,8 +164,21 @@ class ManagedEntity(ManagedObject):
     # Operations ---------------------------------------------------------------------------------------------
 
     def rename(self, name: str, user: str = VCENTER) -> None:
-        """Take a new name."""
+        """Take a new name; ``InvalidName`` or ``DuplicateName`` when the parent cannot have a child of that name."""
+        before, holder = self.name, self.parent
+        if name == before:
+            return
+        if holder is not None:
+            holder.require_free(name)
         self.set("name", name)
+        if holder is not None:
+            holder.renamed(self, before)
+
+    def require_free(self, name: str) -> None:
+        """Raise for a name that a new child cannot have; only folders mind."""
+
+    def renamed(self, child: ManagedEntity, before: str) -> None:
+        """A child was renamed; only folders mind."""
 
     @writes("Rename_Task", "System.View")
     def rename_task(self, call: Call, newName: str) -> Task:  # noqa: N803 - the API's name

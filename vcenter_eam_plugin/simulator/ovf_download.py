@@ -95,6 +95,11 @@ class OvfDownloader:
         self.downloads = 0
         """Packages downloaded, whole."""
 
+    @property
+    def under_way(self) -> int:
+        """Downloads that have not ended."""
+        return len(self._greenlets)
+
     def check(self, url: str, trust: Any) -> None:
         self._get(url, trust, DESCRIPTOR_LIMIT)
 
@@ -111,6 +116,7 @@ class OvfDownloader:
     def close(self) -> None:
         self._waiting.clear()
         gevent.killall(list(self._greenlets))
+        self._greenlets.clear()
 
     def _fetch(self, key: tuple[str, str], url: str, trust: Any) -> None:
         result: OvfPackage | OvfProblem
@@ -165,27 +171,30 @@ class OvfDownloader:
         else:
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
-            connection.connect()
-            if isinstance(trust, eam.Agent.PinnedPemCertificate) and isinstance(connection.sock, ssl.SSLSocket):
-                _require_pinned(url, connection.sock, trust)
-            connection.request("GET", path, headers={"User-Agent": "VMware EAM (simulated)"})
-            response = connection.getresponse()
-        except ssl.SSLCertVerificationError as exc:
-            connection.close()
-            raise OvfProblem(Reason.CERTIFICATE, url, exc.verify_message) from exc
-        except socket.gaierror as exc:
-            connection.close()
-            raise OvfProblem(Reason.UNKNOWN_HOST, url, host) from exc
-        except (OSError, http.client.HTTPException) as exc:
-            connection.close()
-            raise OvfProblem(Reason.REFUSED, url, str(exc)) from exc
-        except OvfProblem:
+            response = self._request(connection, url, path, trust)
+        except BaseException:  # a killed greenlet too must not leave its socket behind
             connection.close()
             raise
         if response.status != http.client.OK:
             connection.close()
             raise OvfProblem(Reason.STATUS, url, str(response.status), status=response.status)
         return _Response(connection, response)
+
+    def _request(
+        self, connection: http.client.HTTPConnection, url: str, path: str, trust: Any
+    ) -> http.client.HTTPResponse:
+        try:
+            connection.connect()
+            if isinstance(trust, eam.Agent.PinnedPemCertificate) and isinstance(connection.sock, ssl.SSLSocket):
+                _require_pinned(url, connection.sock, trust)
+            connection.request("GET", path, headers={"User-Agent": "VMware EAM (simulated)"})
+            return connection.getresponse()
+        except ssl.SSLCertVerificationError as exc:
+            raise OvfProblem(Reason.CERTIFICATE, url, exc.verify_message) from exc
+        except socket.gaierror as exc:
+            raise OvfProblem(Reason.UNKNOWN_HOST, url, connection.host) from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise OvfProblem(Reason.REFUSED, url, str(exc)) from exc
 
     def _context(self, url: str, trust: Any) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -46,6 +46,7 @@ VERBS = frozenset(
         "lose_datastore",
         "move_host",
         "not_responding",
+        "partial_maintenance",
         "power_off",
         "power_on",
         "reboot",
@@ -217,6 +218,12 @@ class Stimuli:
         found = self.find(HostSystem, host)
         self._note("reboot", found)
         return found.reboot(OPERATOR, force=True)
+
+    def partial_maintenance(self, host: HostSystem | str, on: bool = True) -> None:
+        """A host enters or leaves a partial maintenance mode, which hinders operations on its VMs."""
+        found = self.find(HostSystem, host)
+        self._note("partial_maintenance", found)
+        found.set_partial_maintenance(on)
 
     def crash(self, host: HostSystem | str) -> None:
         """The machine stops."""

@@ -66,6 +66,7 @@ class VirtualMachine(ManagedEntity):
         self.disk_bytes = disk_bytes
         self.address: str | None = None
         self.power_on_fault: Any = None
+        self.delete_fault: Any = None
         self.missing_file: str | None = None
         self.protected = False
         self.template = False
@@ -257,6 +258,8 @@ class VirtualMachine(ManagedEntity):
             self._require_usable()
             if self.on:
                 raise vim.fault.InvalidPowerState(requestedState=PowerState.poweredOff, existingState=self.power)
+            if self.delete_fault is not None:
+                raise copy.deepcopy(self.delete_fault)
             self.vanish(user)
 
         return self._power("destroy", user, self.world.knobs.power_off, work, done)
@@ -367,7 +370,7 @@ class VirtualMachine(ManagedEntity):
 
     def rename(self, name: str, user: str = VCENTER) -> None:
         old = self.name
-        self.set("name", name)
+        super().rename(name, user)
         if self._config is not None:
             self._config.name = name
         self.touch("config.name")
@@ -440,6 +443,8 @@ class VirtualMachine(ManagedEntity):
 
     def reconfigure(self, spec: Any, user: str = VCENTER) -> None:
         """Apply a ``vim.vm.ConfigSpec``; raises before anything changed when a part of it cannot be applied."""
+        if spec.name is not None and spec.name != self.name and self.parent is not None:
+            self.parent.require_free(spec.name)
         config = copy.deepcopy(self.prop_config())
         if spec.changeVersion is not None and spec.changeVersion != config.changeVersion:
             raise vim.fault.ConcurrentAccess()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from pyVmomi import eam, vim, vmodl
 
@@ -950,7 +952,7 @@ def test_truth_of_a_host_is_written_when_it_changes() -> None:
     assert truth is not None
     assert (truth["maintenance"], truth["vm_power"], truth["issues"]) == ("in", "poweredOff", ["HostInMaintenanceMode"])
     story = [entry.fields for entry in lab.vcenter.journal if entry.kind == "truth"]
-    assert all(before != after for before, after in zip(story, story[1:], strict=False))
+    assert all(before != after for before, after in pairwise(story))
     powers = [fields["vm_power"] for fields in story]
     assert [p for n, p in enumerate(powers) if n == 0 or p != powers[n - 1]] == [
         None,
