@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 # Sourced by scripts/demo and scripts/test: finds a Python, makes .venv, installs the project into it.
 # Everything is said on standard error, because standard output belongs to the demo and to the tests.
 

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the servers that tests use, and the rule that CI skips nothing."""
 
-import importlib.util
 import os
 
 import pytest
 
-pytest_plugins = [
-    name
-    for name in ("tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim", "tests.support.bench")
-    if importlib.util.find_spec(name)
-]
+pytest_plugins = ["tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
