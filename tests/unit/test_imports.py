@@ -6,6 +6,7 @@ decided here. Since direct imports are checked for every part, indirect ones fol
 """
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,12 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield dotted.removesuffix(".__init__"), path
 
 
-def imports_of(path: Path) -> Iterator[str]:
+@functools.cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
