@@ -36,7 +36,7 @@ _MEMBERSHIP_EVENTS = (".agent.created", ".agent.destroyed", ".agency.")
 
 
 class EamPoll:
-    """``observe`` takes what was read, ``follow_vms`` the VMs that EAM names.
+    """``observe`` takes what was read, ``follow_vms`` the VMs that EAM names, ``follow_scope`` what is to be watched.
 
     ``known_before``: an earlier process knew an agency, so that finding none needs a second look too.
     """
@@ -52,6 +52,7 @@ class EamPoll:
         known_before: bool,
         observe: Callable[[Observation], None],
         follow_vms: Callable[[Sequence[str]], None],
+        follow_scope: Callable[[Sequence[str]], None],
         clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
@@ -65,6 +66,7 @@ class EamPoll:
         self._known_before = known_before
         self._observe = observe
         self._follow_vms = follow_vms
+        self._follow_scope = follow_scope
         self._clock = clock
         self._alarms = alarms
         self._log = log
@@ -133,6 +135,7 @@ class EamPoll:
     def _poll(self) -> None:
         """The agency with all issues, then the agents whose word may have changed."""
         self._observe(self._read_agency())
+        self._follow_scope(sorted(self._fleet.scope))
         self._follow()
         chosen = self._schedule.choose(self._fleet, self._clock())
         for start in range(0, len(chosen), AGENTS_AT_ONCE):

@@ -83,7 +83,7 @@ class Pipeline:
         self.fleet = Fleet(session.instance_uuid, morefs, before)
         self.planner = Planner(_desired(eam_config, morefs), _ledger(eam_config))
         self.inventory = Inventory(session, clock=clock, on_observation=self.observe, on_hints=self._take_hints)
-        self.inventory.set_scope(morefs)
+        self.inventory.set_scope(sorted(morefs))
         self.delivery = Delivery(
             self.fleet,
             outbox,
@@ -103,6 +103,7 @@ class Pipeline:
             known_before=any(status.eam.agency for status in before.values()),
             observe=self.observe,
             follow_vms=self.inventory.follow_vms,
+            follow_scope=self.inventory.set_scope,
             clock=clock,
             alarms=alarms,
             log=log,

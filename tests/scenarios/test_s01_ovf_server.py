@@ -83,12 +83,11 @@ def test_a_redeployment_downloads_again(bench: Bench, downloads: Callable[[], in
 
 def test_after_a_restart_the_same_url_is_served_and_the_agency_is_left_alone(bench: Bench) -> None:
     """S01: a URL that changed would redeploy the whole fleet."""
-    port = free_port()
-    bench.start(defaults={"ovf_server_port": port})
+    bench.start()
     bench.wait_until_active()
     url, writes = agency_url(bench), len(bench.writes())
     bench.stop()
-    bench.start(defaults={"ovf_server_port": port})
+    bench.start()
     bench.wait_for(lambda: bench.unit.pipeline and bench.unit.pipeline.fleet.given_out, "it watches again")
     assert request(url, urlsplit(url).path)[0] == 200
     assert (agency_url(bench), len(bench.writes())) == (url, writes)

@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.support.rabbit import free_port
 from tests.support.simulator import assert_no_leaks, wait_for
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
@@ -38,6 +39,7 @@ class Bench:
         self.vcenter = simulator.vcenter.stimuli
         self.broker = broker
         self.directory = directory
+        self.ovf_port = free_port()  # the agency names it, so a restarted service must have the same
         self.messages: list[dict[str, Any]] = []
         self.dropped: list[str] = []
         self.listener = Consumer(broker, self.messages.append, on_dropped=self.dropped.extend)
@@ -74,7 +76,7 @@ class Bench:
         }
         return Configuration(
             defaults=DefaultsConfig(
-                **{"state_directory": self.directory / "state", "ovf_server_port": 0, **(defaults or {})}
+                **{"state_directory": self.directory / "state", "ovf_server_port": self.ovf_port, **(defaults or {})}
             ),
             vcenters=(
                 VCenterUnit("test", VCenterConfig(**{**login, **(vcenter or {})}), EamConfig(**{**keep, **eam})),

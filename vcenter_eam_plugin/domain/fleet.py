@@ -65,6 +65,7 @@ class Fleet:
         """Why the agency may not be created or used, set by whoever decided so; shows as BLOCKED."""
         self._agency_read = False
         self._inventory_read = False
+        self._listed: frozenset[str] | None = None
         self._gone_vms: set[str] = set()
         self._records: dict[str, _Host] = {}
         self._agents_of: dict[str, set[str]] = {}
@@ -90,6 +91,7 @@ class Fleet:
         return (
             self._inventory_read
             and self._agency_read
+            and self._covered
             and (self.agency is None or self.members is not None)
             and all(agent in self.agents for agent in self.members or ())
             and all(
@@ -97,6 +99,11 @@ class Fleet:
                 for agent in self.agents.values()
             )
         )
+
+    @property
+    def _covered(self) -> bool:
+        """Whether the inventory was listed for the whole scope; EAM may tell of more than was asked for at first."""
+        return self._listed is None or self.scope <= self._listed
 
     @property
     def scope(self) -> frozenset[str]:
@@ -182,6 +189,7 @@ class Fleet:
         gone = set(seen.gone)
         if seen.complete:
             self._inventory_read = True
+            self._listed = seen.scope
             gone |= self.compute_resources.keys() - {c.moref for c in seen.compute_resources}
             gone |= self.hosts.keys() - {h.moref for h in seen.hosts}
             gone |= self.vms.keys() - {v.moref for v in seen.vms}
@@ -311,6 +319,8 @@ class Fleet:
         changed: list[ContrailVm] = []
         for host in sorted(touched):
             record = self._records.setdefault(host, _Host())
+            if record.status is None and host not in self.hosts and not self._covered:
+                continue  # EAM told of it first: what it is is known once its cluster is listed
             status = self._describe(host, record)
             differs = status != record.status
             if record.status is None and host not in self.hosts and self.agent_on(host) is not None:

@@ -17,7 +17,8 @@ from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts, ComputeReso
 class InventoryObserved:
     """One update set of the PropertyCollector, or (``complete``) a whole listing after a start or a gap.
 
-    ``gone`` holds morefs of compute resources, hosts and VMs that left. ``at`` is monotonic seconds.
+    ``gone`` holds morefs of compute resources, hosts and VMs that left. ``at`` is monotonic seconds. ``scope`` says,
+    of a complete one, which compute resources it covers, those proven gone included; ``None``: all that matter.
     """
 
     at: float
@@ -26,6 +27,7 @@ class InventoryObserved:
     vms: tuple[VmFacts, ...] = ()
     gone: tuple[str, ...] = ()
     complete: bool = False
+    scope: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -593,6 +593,7 @@ class _Stream:
             vms=tuple(vms),
             gone=gone,
             complete=complete,
+            scope=frozenset(self._scope) if complete else None,
         )
 
     def _compute_kind(self, moref: str) -> Any:
