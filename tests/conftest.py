@@ -5,7 +5,12 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.rabbit", "tests.support.simulator", "tests.support.vcsim"]
+pytest_plugins = [
+    "tests.support.rabbit",
+    "tests.support.simulator",
+    "tests.support.vcsim",
+    "tests.support.bench",  # on top of the first two: scenarios
+]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
