@@ -11,17 +11,14 @@ that is wrong is reported at once, as one ConfigurationError, before any connect
 
 from __future__ import annotations
 
-import configparser
-import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import six
-
+from vcenter_eam_plugin.config_reader import Reader, suggest
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
@@ -38,14 +35,12 @@ from vcenter_eam_plugin.options import (
     THUMBPRINT,
     URL,
     Address,
-    Option,
     Secret,
     choice,
     integer,
     members,
     number,
     option,
-    options_of,
     template,
 )
 
@@ -393,21 +388,6 @@ class Configuration:
         yield "INTROSPECT", self.introspect
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One value as somebody wrote it. ``rank`` orders the sources: the highest one wins."""
-
-    text: str
-    origin: str
-    rank: int
-
-
-_Raw = dict[str, dict[str, _Found]]
-
-
 def load(
     paths: Sequence[str | os.PathLike[str]] = (),
     environ: Mapping[str, str] | None = None,
@@ -433,255 +413,68 @@ def from_sections(
 
     The host's file is not ours alone: what is unknown in it is ignored, except in ``[EAM]``.
     """
-    problems: list[str] = []
-    raw: _Raw = {}
-    _read_sections(raw, sections)
-    for rank, path in enumerate(paths, start=1):
-        _read_file(raw, Path(path), rank, problems)
-    _read_environment(raw, os.environ if environ is None else environ, len(paths) + 1, problems)
-    configuration = _build(raw, problems, need_vcenter)
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+    reader = Reader(SECTIONS, NAMED)
+    reader.take_sections(sections, ours={"EAM"})
+    for path in paths:
+        reader.take_file(Path(path))
+    reader.take_environment(os.environ if environ is None else environ, ENVIRONMENT_PREFIX)
+    reader.check_titles()
+    configuration = _build(reader, need_vcenter)
+    if reader.problems:
+        raise ConfigurationError("\n".join(reader.problems))
     return configuration
 
 
-def _read_sections(raw: _Raw, sections: Mapping[str, Any]) -> None:
-    inherited = sections.defaults() if isinstance(sections, configparser.RawConfigParser) else {}
-    for title in sections:
-        section, _, _ = str(title).partition(":")
-        if section not in SECTIONS:
-            continue
-        known = _names(section)
-        for name in sections[title]:
-            key = six.ensure_text(name).lower()
-            if key not in known and (section != "EAM" or name in inherited):
-                continue
-            try:
-                value = sections[title][name]
-            except configparser.InterpolationError:
-                # A "%" that the host's parser cannot interpolate: take it as written, as our own parser does.
-                value = sections[title].get(name, raw=True)
-            if value is not None:
-                text = six.ensure_text(value) if isinstance(value, bytes | str) else str(value)
-                _put(raw, str(title), key, _Found(text.strip(), "the host process", 0))
-
-
-def _read_file(raw: _Raw, path: Path, rank: int, problems: list[str]) -> None:
-    # strict=False: Contrail's containers append a section again for values from the environment.
-    # interpolation=None: "%" is a character like any other. default_section: [DEFAULT] is no section of ours.
-    parser = configparser.ConfigParser(strict=False, interpolation=None, default_section="\0")
-    try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
-    except OSError as exc:
-        problems.append(f"{path}: cannot be read: {exc.strerror}.")
-        return
-    except UnicodeDecodeError:
-        problems.append(f"{path}: is not UTF-8 text.")
-        return
-    except configparser.MissingSectionHeaderError as exc:
-        problems.append(f"{path}, line {exc.lineno}: found a value before the first section; allowed: [SECTION] first.")
-        return
-    except configparser.ParsingError as exc:
-        # The parser's own sentence quotes the line, which may hold a password.
-        lines = ", ".join(str(line) for line, _ in exc.errors)
-        problems.append(f"{path}, line {lines}: found neither a section nor a value; allowed: option = value.")
-        return
-    for title in parser.sections():
-        raw.setdefault(title, {})
-        for name, value in parser.items(title):
-            _put(raw, title, name, _Found(value.strip(), str(path), rank))
-
-
-def _read_environment(raw: _Raw, environ: Mapping[str, str], rank: int, problems: list[str]) -> None:
-    for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        parts = variable.removeprefix(ENVIRONMENT_PREFIX).split("__")
-        match parts:
-            case [section, name]:
-                title = section
-            case [section, unit, name]:
-                title = f"{section}:{unit}"
-            case _:
-                problems.append(
-                    f"Environment variable {variable}: allowed: {ENVIRONMENT_PREFIX}<SECTION>__<option> or "
-                    f"{ENVIRONMENT_PREFIX}<SECTION>__<name>__<option>."
-                )
-                continue
-        origin = f"environment variable {variable}"
-        _put(raw, title, name.lower(), _Found(environ[variable].strip(), origin, rank))
-
-
-def _put(raw: _Raw, title: str, name: str, found: _Found) -> None:
-    raw.setdefault(title, {})[name] = found
-
-
-def _names(section: str) -> dict[str, tuple[Option, bool]]:
-    """All that may stand in a section: name -> (option, whether it is the ``_file`` form of a secret)."""
-    names: dict[str, tuple[Option, bool]] = {}
-    for each in options_of(SECTIONS[section]):
-        for name in (each.name, *each.aliases):
-            names[name] = (each, False)
-            if each.secret:
-                names[f"{name}_file"] = (each, True)
-    return names
-
-
-def _suggest(word: str, allowed: Iterable[str]) -> str:
-    allowed = tuple(allowed)
-    by_folded = {name.lower(): name for name in allowed}
-    close = difflib.get_close_matches(word.lower(), by_folded, n=1)
-    hint = f"did you mean {by_folded[close[0]]}? " if close else ""
-    return f"{hint}Allowed: {', '.join(allowed)}."
-
-
-def _build(raw: _Raw, problems: list[str], need_vcenter: bool) -> Configuration:
-    for title, values in raw.items():
-        section, colon, unit = title.partition(":")
-        where = next((found.origin for found in values.values()), "The file")
-        if section not in SECTIONS:
-            problems.append(f"{where}, section [{title}]: unknown; {_suggest(section, SECTIONS)}")
-        elif colon and (section not in NAMED or not unit.strip()):
-            titles = " and ".join(f"[{name}:name]" for name in sorted(NAMED))
-            problems.append(f"{where}, section [{title}]: allowed with a name: {titles}.")
-
-    origins: dict[tuple[str, str], str] = {}
-    rabbit = _section(RabbitConfig, "RABBIT", [raw.get("RABBIT", {})], problems, origins)
-    defaults = _section(DefaultsConfig, "DEFAULTS", [raw.get("DEFAULTS", {})], problems, origins)
-    introspect = _section(IntrospectConfig, "INTROSPECT", [raw.get("INTROSPECT", {})], problems, origins)
-    zookeeper = None
-    if raw.get("ZOOKEEPER"):
-        zookeeper = _section(ZookeeperConfig, "ZOOKEEPER", [raw["ZOOKEEPER"]], problems, origins)
-    defaults = defaults or DefaultsConfig()
-    units = _units(raw, problems, origins, need_vcenter)
+def _build(reader: Reader, need_vcenter: bool) -> Configuration:
+    # A section that could not be built has put its problems into the reader; defaults let the others be checked, too.
+    rabbit = reader.build(RabbitConfig, "RABBIT") or RabbitConfig()
+    defaults = reader.build(DefaultsConfig, "DEFAULTS") or DefaultsConfig()
+    introspect = reader.build(IntrospectConfig, "INTROSPECT") or IntrospectConfig()
+    zookeeper = reader.build(ZookeeperConfig, "ZOOKEEPER") if reader.has_values("ZOOKEEPER") else None
+    units = _units(reader, need_vcenter)
     served = any(unit.eam.ovf_package is not None for unit in units)
     if served and not defaults.ovf_base_url and defaults.ovf_server_ip in {"0.0.0.0", "::"}:  # noqa: S104 (compared)
-        problems.append(
+        reader.problems.append(
             f"Section [DEFAULTS], option ovf_base_url: missing; with ovf_package and ovf_server_ip = "
             f"{defaults.ovf_server_ip} it must say how vCenter reaches the OVF server."
         )
     return Configuration(
         defaults=defaults,
-        rabbit=rabbit or RabbitConfig(),
+        rabbit=rabbit,
         zookeeper=zookeeper,
-        introspect=introspect or IntrospectConfig(),
+        introspect=introspect,
         vcenters=units,
-        origins=origins,
+        origins=reader.origins,
     )
 
 
-def _units(
-    raw: _Raw, problems: list[str], origins: dict[tuple[str, str], str], need_vcenter: bool
-) -> tuple[VCenterUnit, ...]:
-    def named(section: str) -> list[str]:
-        prefix = f"{section}:"
-        return [title.removeprefix(prefix) for title in raw if title.startswith(prefix) and title != prefix]
-
-    names = named("VCENTER")
-    problems.extend(
-        f"Section [EAM:{name}]: there is no [VCENTER:{name}]; {_suggest(name, names) if names else 'add it.'}"
-        for name in named("EAM")
+def _units(reader: Reader, need_vcenter: bool) -> tuple[VCenterUnit, ...]:
+    names = reader.units("VCENTER")
+    reader.problems.extend(
+        f"Section [EAM:{name}]: there is no [VCENTER:{name}]; {suggest(name, names) if names else 'add it.'}"
+        for name in reader.units("EAM")
         if name not in names
     )
-    if not names:
-        if "VCENTER" not in raw:
-            if need_vcenter:
-                problems.append("Section [VCENTER]: missing; it says which vCenter to log in to, and as whom.")
-            return ()
-        names = [ONLY_UNIT]
-
+    if names:
+        titles = {name: f":{name}" for name in names}
+    elif reader.has("VCENTER"):
+        titles = {ONLY_UNIT: ""}
+    else:
+        titles = {}
+        if need_vcenter:
+            reader.problems.append("Section [VCENTER]: missing; it says which vCenter to log in to, and as whom.")
     units = []
-    for name in names:
-        suffix = "" if name == ONLY_UNIT and f"VCENTER:{name}" not in raw else f":{name}"
-        parts: list[Any] = []
-        for section, kind in (("VCENTER", VCenterConfig), ("EAM", EamConfig)):
-            title = f"{section}{suffix}"
-            layers = [raw.get(section, {}), raw.get(title, {})] if suffix else [raw.get(section, {})]
-            parts.append(_section(kind, title, layers, problems, origins))
-        if None not in parts:
-            units.append(VCenterUnit(name, *parts))
+    for name, suffix in titles.items():
+        vcenter = reader.build(VCenterConfig, f"VCENTER{suffix}")
+        eam = reader.build(EamConfig, f"EAM{suffix}")
+        if vcenter is not None and eam is not None:
+            units.append(VCenterUnit(name, vcenter, eam))
     seen: dict[tuple[str, int, str], str] = {}
     for unit in units:
         same = seen.setdefault((unit.vcenter.vc_host.lower(), unit.vcenter.vc_port, unit.eam.agency_name), unit.name)
         if same != unit.name:
-            problems.append(
+            reader.problems.append(
                 f"Sections [VCENTER:{same}] and [VCENTER:{unit.name}]: the same vCenter with the same agency; list all "
                 f"clusters in one of them."
             )
     return tuple(units)
-
-
-S = TypeVar("S")
-
-
-def _section(
-    kind: type[S],
-    title: str,
-    layers: Sequence[Mapping[str, _Found]],
-    problems: list[str],
-    origins: dict[tuple[str, str], str],
-) -> S | None:
-    """Values of one section; ``layers`` are the common section and the named one, the later one winning.
-
-    Returns ``None`` when anything in it is wrong; then ``problems`` says what.
-    """
-    known = _names(title.partition(":")[0])
-    before = len(problems)
-    given: dict[str, tuple[_Found, str, bool]] = {}
-    for layer in layers:
-        of_layer: dict[str, tuple[_Found, str, bool]] = {}
-        for name, found in layer.items():
-            if name not in known:
-                text = f"{found.origin}, section [{title}], option {name}: unknown; {_suggest(name, known)}"
-                if text not in problems:  # the common section is met once per vCenter
-                    problems.append(text)
-                continue
-            declared, is_file = known[name]
-            other = of_layer.get(declared.name)
-            if other is not None and other[0].rank == found.rank and other[1] != name:
-                problems.append(
-                    f"{found.origin}, section [{title}], options {other[1]} and {name}: both say the same thing; "
-                    f"allowed: one of them."
-                )
-            elif other is None or found.rank >= other[0].rank:
-                of_layer[declared.name] = (found, name, is_file)
-        given.update(of_layer)
-
-    values: dict[str, Any] = {}
-    for each in options_of(kind):
-        if each.name in given:
-            found, name, is_file = given[each.name]
-            origins[title, each.name] = found.origin
-            value, problem = _value(each, found, is_file)
-            if problem:
-                problems.append(f"{found.origin}, section [{title}], option {name}: {problem}")
-            values[each.name] = value
-        elif each.required:
-            forms = f"{each.name} or {each.name}_file" if each.secret else each.name
-            problems.append(f"Section [{title}], option {forms}: missing; it has no default. {each.description}")
-    if len(problems) > before:
-        return None
-    built = kind(**values)
-    # Each of our section classes has it; a Protocol for one call would say no more.
-    conflicts = [f"Section [{title}], {text}" for text in built.conflicts()]  # type: ignore[attr-defined]
-    problems.extend(conflicts)
-    return None if conflicts else built
-
-
-def _value(declared: Option, found: _Found, is_file: bool) -> tuple[Any, str]:
-    """The value and, instead of it, what is wrong with it."""
-    if is_file:
-        secret = Secret(file=Path(found.text))
-        try:
-            secret()
-        except ConfigurationError as exc:
-            return None, str(exc)
-        return secret, ""
-    try:
-        return declared.kind.parse(found.text), ""
-    except ValueError as exc:
-        # rabbit_hosts could hold a password by mistake, like any text that does not parse as what it should be.
-        shown = "a value that is not shown" if declared.secret or "@" in found.text else repr(found.text)
-        detail = f" ({exc})" if str(exc) else ""
-        return None, f"found {shown}{detail}; allowed: {declared.kind.allowed}."
