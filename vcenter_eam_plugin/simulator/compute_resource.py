@@ -28,6 +28,8 @@ class ComputeResource(ManagedEntity):
     """``vim.ComputeResource`` of one standalone host, and base of clusters."""
 
     vmodl: ClassVar[type] = vim.ComputeResource
+    rename_privilege: ClassVar[str | None] = "Host.Inventory.RenameCluster"
+    move_privilege: ClassVar[str] = "Host.Inventory.MoveCluster"
     letter: ClassVar[str] = "s"
     is_cluster: ClassVar[bool] = False
 

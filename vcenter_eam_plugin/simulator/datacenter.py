@@ -21,6 +21,8 @@ class Datacenter(ManagedEntity):
     """``vim.Datacenter``."""
 
     vmodl: ClassVar[type] = vim.Datacenter
+    rename_privilege: ClassVar[str | None] = "Datacenter.Rename"
+    move_privilege: ClassVar[str] = "Datacenter.Move"
     vm_folder: Folder
     host_folder: Folder
     datastore_folder: Folder

@@ -22,6 +22,8 @@ class Datastore(ManagedEntity):
     """``vim.Datastore``. Deployed agent VMs take space and give it back."""
 
     vmodl: ClassVar[type] = vim.Datastore
+    rename_privilege: ClassVar[str | None] = "Datastore.Rename"
+    move_privilege: ClassVar[str] = "Datastore.Move"
 
     def __init__(
         self, world: World, name: str, parent: ManagedEntity, *, capacity: int, free: int, shared: bool

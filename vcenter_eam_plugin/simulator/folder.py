@@ -32,6 +32,7 @@ class Folder(ManagedEntity):
     """``vim.Folder``."""
 
     vmodl: ClassVar[type] = vim.Folder
+    rename_privilege: ClassVar[str | None] = "Folder.Rename"
 
     def __init__(self, world: World, name: str, parent: ManagedEntity | None, kind: str) -> None:
         super().__init__(world, world.new_moid("group").replace("-", f"-{kind}"), name, parent)
@@ -183,9 +184,13 @@ class Folder(ManagedEntity):
             raise vim.fault.InvalidName(name=name or "", entity=self.ref)
         return self.operate("Folder.addStandaloneHost", call.user, lambda: self.new_standalone_host(name, call.user))
 
-    @writes("MoveIntoFolder_Task", "System.View")
+    @writes("MoveIntoFolder_Task")
     def move_into_folder_task(self, call: Call, list: Sequence[Any]) -> Task:
         """Move entities in, in order; stops at the first that cannot be moved, as documented."""
+        for ref in list:
+            entity = self.world.find(ref)
+            if isinstance(entity, ManagedEntity):
+                call.require(entity.move_privilege, entity)
 
         def work() -> None:
             for ref in list:

@@ -42,6 +42,7 @@ class HostSystem(ManagedEntity):
     """``vim.HostSystem``."""
 
     vmodl: ClassVar[type] = vim.HostSystem
+    move_privilege: ClassVar[str] = "Host.Inventory.MoveHost"
 
     def __init__(self, world: World, name: str, parent: ComputeResource) -> None:
         super().__init__(world, world.new_moid("host"), name, parent)

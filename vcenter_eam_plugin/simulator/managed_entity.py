@@ -45,6 +45,10 @@ class ManagedEntity(ManagedObject):
     """
 
     vmodl: ClassVar[type] = vim.ManagedEntity
+    rename_privilege: ClassVar[str | None] = None
+    """What renaming needs; ``None`` for what cannot be renamed."""
+    move_privilege: ClassVar[str] = "Folder.Move"
+    """What moving into another folder needs."""
 
     def __init__(self, world: World, moid: str, name: str, parent: ManagedEntity | None) -> None:
         super().__init__(world, moid)
@@ -180,9 +184,12 @@ class ManagedEntity(ManagedObject):
     def renamed(self, child: ManagedEntity, before: str) -> None:
         """A child was renamed; only folders mind."""
 
-    @writes("Rename_Task", "System.View")
+    @writes("Rename_Task")
     def rename_task(self, call: Call, newName: str) -> Task:  # noqa: N803 - the API's name
         """Rename; ``InvalidName`` when it is empty, ``DuplicateName`` when a sibling has it."""
+        if self.rename_privilege is None:
+            raise vmodl.fault.NotSupported(msg=f"{self.name} cannot be renamed.")
+        call.require(self.rename_privilege, self)
         if not newName:
             raise vim.fault.InvalidName(name=newName, entity=self.ref)
         return self.operate(f"{type(self).__name__}.rename", call.user, lambda: self.rename(newName, call.user))

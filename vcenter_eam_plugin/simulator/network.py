@@ -19,6 +19,8 @@ class Network(ManagedEntity):
     """``vim.Network``: what VMs connect to. ``hosts`` are those that have it."""
 
     vmodl: ClassVar[type] = vim.Network
+    rename_privilege: ClassVar[str | None] = "Network.Config"
+    move_privilege: ClassVar[str] = "Network.Move"
     prefix: ClassVar[str] = "network"
 
     def __init__(self, world: World, name: str, parent: ManagedEntity) -> None:

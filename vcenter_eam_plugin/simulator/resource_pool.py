@@ -20,6 +20,7 @@ class ResourcePool(ManagedEntity):
     """``vim.ResourcePool``. The root pool's parent is the compute resource."""
 
     vmodl: ClassVar[type] = vim.ResourcePool
+    rename_privilege: ClassVar[str | None] = "Resource.RenamePool"
 
     def __init__(self, world: World, name: str, parent: ManagedEntity, owner: ManagedEntity) -> None:
         super().__init__(world, world.new_moid("resgroup"), name, parent)

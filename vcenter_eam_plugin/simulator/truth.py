@@ -24,15 +24,17 @@ class TruthRecorder:
     def start(self) -> None:
         """Write every host's truth once, then follow."""
         for host in self._world.each(HostSystem):
-            self.record(host)
+            self._follow(host)
         self._world.listeners.append(self)
 
     def object_added(self, obj: ManagedObject) -> None:
-        if isinstance(obj, HostSystem | Agent):
+        if isinstance(obj, HostSystem):
+            self._follow(obj)
+        else:
             self._of(obj)
 
     def object_changed(self, obj: ManagedObject, path: str) -> None:
-        if path.startswith(("runtime", "guest")) and not path.startswith("summary"):
+        if path.startswith(("runtime", "guest")):
             self._of(obj)
 
     def object_removed(self, obj: ManagedObject) -> None:
@@ -41,10 +43,13 @@ class TruthRecorder:
         else:
             self._of(obj)
 
+    def _follow(self, host: HostSystem) -> None:
+        # Watched, and not only listened to: the phases of maintenance are no property.
+        host.watch(lambda: self.record(host))
+        self.record(host)
+
     def _of(self, obj: ManagedObject) -> None:
-        if isinstance(obj, HostSystem):
-            self.record(obj)
-        elif isinstance(obj, Agent) or (isinstance(obj, VirtualMachine) and obj.is_agent):
+        if isinstance(obj, Agent) or (isinstance(obj, VirtualMachine) and obj.is_agent):
             self.record(obj.host)
 
     def record(self, host: HostSystem) -> None:

@@ -39,6 +39,8 @@ class VirtualMachine(ManagedEntity):
     """``vim.VirtualMachine``."""
 
     vmodl: ClassVar[type] = vim.VirtualMachine
+    rename_privilege: ClassVar[str | None] = "VirtualMachine.Config.Rename"
+    move_privilege: ClassVar[str] = "VirtualMachine.Inventory.Move"
 
     def __init__(
         self,
@@ -429,9 +431,11 @@ class VirtualMachine(ManagedEntity):
             raise vim.fault.InvalidPowerState(requestedState=PowerState.poweredOff, existingState=self.power)
         self.vanish(call.user)
 
-    @writes("ReconfigVM_Task", "VirtualMachine.Config.Settings")
+    @writes("ReconfigVM_Task")
     def reconfig_task(self, call: Call, spec: Any) -> Task:
         """Change name, sizes, reservations, annotation, ``extraConfig`` and devices; all or nothing."""
+        for privilege in _needed(spec):
+            call.require(privilege, self)
 
         def work() -> None:
             if not self.alive:
@@ -506,6 +510,30 @@ _PLAIN_FIELDS = (
     "swapPlacement",
 )
 """Fields that ConfigSpec and ConfigInfo have in common and that mean a plain replacement."""
+
+
+_PRIVILEGES = {
+    "name": "Rename",
+    "numCPUs": "CPUCount",
+    "memoryMB": "Memory",
+    "extraConfig": "AdvancedConfig",
+    "deviceChange": "AddRemoveDevice",
+    "cpuAllocation": "Resource",
+    "memoryAllocation": "Resource",
+    "annotation": "Annotation",
+    "managedBy": "ManagedBy",
+}
+"""``VirtualMachine.Config.`` privileges by field of a ConfigSpec; all other fields need ``Settings``."""
+
+
+def _needed(spec: Any) -> list[str]:
+    """The privileges that a ConfigSpec needs, each once."""
+    needed: dict[str, None] = {}
+    for field in spec._GetPropertyList():
+        value = getattr(spec, field.name)
+        if value is not None and not (isinstance(value, list) and not value) and field.name != "changeVersion":
+            needed[f"VirtualMachine.Config.{_PRIVILEGES.get(field.name, 'Settings')}"] = None
+    return list(needed)
 
 
 def _put_option(config: Any, option: Any) -> None:

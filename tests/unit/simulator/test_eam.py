@@ -301,6 +301,20 @@ def test_deleting_while_a_hook_is_pending_is_not_repaired_unasked() -> None:
     assert lab.agent(agency).query_runtime(lab.call).vmHook is None
 
 
+def test_powered_on_by_hand_in_a_hold_and_off_again() -> None:
+    """A VM that has run once is a person's affair, whoever started it."""
+    lab = Lab()
+    agency = lab.create(manuallyMarkAgentVmAvailableAfterProvisioning=True)
+    lab.until(lambda: agency.agents and lab.agent(agency).hook == "provisioned")
+    lab.do.power_on(lab.vm)
+    lab.until(lambda: green(agency))
+    assert lab.agent(agency).hook is None
+    lab.do.power_off(lab.vm)
+    lab.until(lambda: red(agency))
+    lab.settle()
+    assert lab.issue_types(agency) == ["VmPoweredOff"]
+
+
 def test_corrupted_vm_is_deleted_and_provisioned_again() -> None:
     """``VmCorrupted`` names the missing file; Resolve replaces the VM."""
     lab = Lab()
@@ -617,6 +631,23 @@ def test_scope_shrinks_while_a_host_is_away() -> None:
     assert lab.vm.alive
     agency.resolve_all(lab.call)
     lab.until(lambda: not agency.agents and green(agency))
+
+
+def test_host_that_is_away_leaves_the_scope_and_comes_back_into_it() -> None:
+    """Nothing was done meanwhile, so nothing is to be undone: the VM is simply its VM again."""
+    lab = Lab()
+    agency = lab.deployed()
+    vm = lab.vm
+    lab.do.add_cluster("Other")
+    lab.do.disconnect(lab.host)
+    lab.until(lambda: red(agency))
+    lab.do.move_host(lab.host, "Other")
+    lab.until(lambda: lab.agent(agency).orphaned)
+    lab.do.move_host(lab.host, "ClusterA")
+    lab.do.reconnect(lab.host)
+    lab.until(lambda: green(agency))
+    assert lab.vm is vm
+    assert "issue.vmOrphaned" not in lab.events()
 
 
 def test_standalone_host_in_scope() -> None:
@@ -953,6 +984,7 @@ def test_truth_of_a_host_is_written_when_it_changes() -> None:
     assert (truth["maintenance"], truth["vm_power"], truth["issues"]) == ("in", "poweredOff", ["HostInMaintenanceMode"])
     story = [entry.fields for entry in lab.vcenter.journal if entry.kind == "truth"]
     assert all(before != after for before, after in pairwise(story))
+    assert "entering" in [fields["maintenance"] for fields in story]
     powers = [fields["vm_power"] for fields in story]
     assert [p for n, p in enumerate(powers) if n == 0 or p != powers[n - 1]] == [
         None,

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from pyVmomi import vim, vmodl
+from pyVmomi import eam, vim, vmodl
 
 from tests.unit.simulator.lab import Lab
 from vcenter_eam_plugin.simulator.compute_resource import ComputeResource
@@ -188,6 +188,10 @@ def test_rename_keeps_names_unique() -> None:
     with pytest.raises(vim.fault.InvalidName):
         first.rename_task(lab.call, newName="")
     assert outcome(lab, first.rename_task(lab.call, newName="ClusterC")) is None
+    with pytest.raises(eam.fault.NotAuthorized):
+        first.rename_task(lab.caller("guest", lacks="Host.Inventory.RenameCluster"), newName="ClusterD")
+    with pytest.raises(vmodl.fault.NotSupported):
+        lab.host.rename_task(lab.call, newName="other.example")
     holder = first.parent
     assert isinstance(holder, Folder)
     assert holder.child("ClusterC") is first

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import eam, vim
 
 from tests.unit.simulator.lab import Lab
 from vcenter_eam_plugin.simulator.inventory import _tenant
@@ -174,6 +174,25 @@ def test_renamed_agent_vm_keeps_its_agent() -> None:
     lab.settle()
     assert lab.agent(agency).query_runtime(lab.call).vmName == "somebody's name"
     assert agency.status == "green"
+
+
+@pytest.mark.parametrize(
+    ("fields", "privilege"),
+    [
+        ({"name": "x"}, "Rename"),
+        ({"extraConfig": [vim.option.OptionValue(key="a", value="1")]}, "AdvancedConfig"),
+        ({"deviceChange": [vim.vm.device.VirtualDeviceSpec()]}, "AddRemoveDevice"),
+        ({"memoryMB": 1, "changeVersion": "1"}, "Memory"),
+        ({"guestId": "x"}, "Settings"),
+    ],
+)
+def test_reconfigure_needs_a_privilege_per_kind_of_change(fields: dict[str, Any], privilege: str) -> None:
+    """As vCenter checks it: what is changed decides what is needed."""
+    lab = Lab()
+    vm = tenant(lab)
+    caller = lab.caller("guest", lacks=f"VirtualMachine.Config.{privilege}")
+    with pytest.raises(eam.fault.NotAuthorized):
+        vm.reconfig_task(caller, spec=vim.vm.ConfigSpec(**fields))
 
 
 @pytest.mark.parametrize("operation", ["shutdown_guest", "unregister_vm"])
