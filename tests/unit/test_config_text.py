@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generated pages are current; the sample file is complete and means what it says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_values_in_force_can_be_read_again_and_mask_secrets(tmp_path: Path) -> N
     second.write_text(text, "utf-8")
     again = load([second], {})
     assert again.vcenters[0].eam == load([first], {}).vcenters[0].eam
+
+
+def test_every_option_is_used_or_says_that_it_is_not() -> None:
+    """A setting that does nothing would be a lie."""
+    code = "\n".join(
+        path.read_text("utf-8")
+        for path in (ROOT / "vcenter_eam_plugin").rglob("*.py")
+        if path.name != "config.py" or path.parent.name == "cli"
+    )
+    for kind in SECTIONS.values():
+        for option in options_of(kind):
+            used = re.search(rf"\.{option.name}\b", code) is not None
+            says_not = "not used by this release" in (kind.__doc__ or "") + option.description
+            assert used != says_not, option.name
 
 
 def test_every_option_says_what_it_means() -> None:
