@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import re
 import socket
 import ssl
@@ -109,6 +110,22 @@ class SessionSettings:
     wait_seconds: int = 10
 
 
+class _Connection(http.client.HTTPSConnection):
+    """Closes its socket also when a time-out or a kill ends the TLS handshake; gevent's own socket leaves it open."""
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        plain = self.sock
+        try:
+            context: ssl.SSLContext = self._context  # type: ignore[attr-defined] # http.client keeps it there
+            self.sock = context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock.do_handshake()
+        except BaseException:
+            self.close()
+            plain.close()
+            raise
+
+
 class _Stub(SoapStubAdapter):  # type: ignore[misc]
     """pyVmomi's stub with our cookie rule, our deadline, our errors, and no connection left behind.
 
@@ -130,6 +147,7 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
             connectionPoolTimeout=POOL_IDLE_SECONDS,
             poolSize=POOL_SIZE,
         )
+        self.scheme = _Connection
 
     @property
     def cookie(self) -> str:
