@@ -113,17 +113,23 @@ def an_agency(*issues: IssueFacts, **changes: Any) -> AgencyFacts:
 def a_fleet(
     *hosts: HostFacts,
     agents: tuple[AgentFacts, ...] = (),
-    vms: tuple[VmFacts, ...] = (),
+    vms: tuple[VmFacts, ...] | None = None,
     agency: AgencyFacts | None = None,
     at: float = 0.0,
 ) -> Fleet:
-    """A fleet that has read everything once: by default one healthy agent and VM per host, one cluster in scope."""
+    """A fleet that has read everything once: by default one healthy agent per host, and each VM that agents name.
+
+    With ``vms``, those that agents name and that are not in it were deleted.
+    """
     numbers = [int(host.moref.removeprefix("host-")) for host in hosts]
     agents = agents or tuple(an_agent(n, read_began=at + 10) for n in numbers)
-    vms = vms or tuple(a_vm(n) for n in numbers)
+    named = {agent.vm: agent.host for agent in agents if agent.vm}
+    if vms is None:
+        vms = tuple(a_vm(moref=vm, host=host) for vm, host in named.items())
+    gone = tuple(named.keys() - {vm.moref for vm in vms})
     fleet = Fleet(VCENTER, [CLUSTER])
     fleet.apply(AgencyObserved(at, agency or an_agency(), tuple(agent.moref for agent in agents)))
     fleet.apply(AgentsObserved(agents))
     clusters = tuple(a_cluster(moref) for moref in sorted({host.compute_resource for host in hosts} | {CLUSTER}))
-    fleet.apply(InventoryObserved(at, clusters, hosts, vms, complete=True))
+    fleet.apply(InventoryObserved(at, clusters, hosts, vms, gone, complete=True))
     return fleet

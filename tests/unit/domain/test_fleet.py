@@ -117,7 +117,7 @@ def test_an_agent_ahead_of_the_inventory_says_nothing_of_its_host() -> None:
 
 
 def test_a_late_read_of_an_agent_that_is_no_member_any_more_counts_for_nothing() -> None:
-    """Bug: a read that was on its way while the agent left brought it back until the next QueryAgent, a minute later."""
+    """Bug: a read that was on its way while the agent left brought it back, for up to a minute."""
     fleet = a_fleet(a_host(1), a_host(2))
     fleet.apply(InventoryObserved(20.0, gone=("host-1",)))
     fleet.apply(AgencyObserved(21.0, an_agency(), ("agent-2",)))
@@ -432,6 +432,13 @@ class AnyOrder(RuleBasedStateMachine):
             self.deliver(InventoryObserved(at, vms=host.vm_facts()))
         elif host.vm_moref is not None:
             self.deliver(InventoryObserved(at, gone=(host.vm_moref,)))
+
+    @rule(index=st.integers(0, 2))
+    def a_vm_blinks(self, index: int) -> None:
+        """Off and on again, both seen: what EAM said before proves nothing any more."""
+        for power in (VmPower.POWERED_OFF, VmPower.POWERED_ON):
+            self.world.hosts[index].power = power
+            self.inventory_tells_of_a_vm(index)
 
     @rule()
     def inventory_lists_everything(self) -> None:
