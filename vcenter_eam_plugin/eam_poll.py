@@ -30,6 +30,8 @@ HINTS_SETTLE = 0.05
 """Seconds that a woken poll waits for more hints: one change in EAM posts several events."""
 AGENCY_ABSENT = 30.0
 """Seconds for which a known agency must stay unseen before it counts as gone: EAM loads agencies after its start."""
+SURVEY_SECONDS = 300.0
+"""All agencies are read this often, to notice one that took our name; in between ours alone is."""
 STALE_AFTER = 60.0
 """Seconds without an answer after which it is an alarm and no longer a hiccup."""
 _MEMBERSHIP_EVENTS = (".agent.created", ".agent.destroyed", ".agency.")
@@ -74,6 +76,7 @@ class EamPoll:
         self._schedule = PollSchedule(interval)
         self._now = Event()
         self._absent_since: float | None = None
+        self._survey_at = float("-inf")
         self._followed: tuple[str, ...] | None = None
         self.read_at: float | None = None
         """When EAM was last read completely (monotonic)."""
@@ -154,11 +157,14 @@ class EamPoll:
     def _read_agency(self) -> AgencyObserved:
         began = self._clock()
         known = self._fleet.agency
-        if known is not None and not self._fleet.foreign:
+        if known is not None and not self._fleet.foreign and began < self._survey_at:
             try:
+                if self._fleet.members is not None and not self._schedule.membership_due(began):
+                    return AgencyObserved(began, self._eam.read_runtime(known))
                 return self._seen(self._eam.read_agency(known.moref), began)
             except ObjectGone:
                 self._schedule.hint_membership()
+        self._survey_at = began + SURVEY_SECONDS
         found = judge(self._eam.agencies(), self._agency_name, self._session.settings.username)
         if found.foreign:
             owners = ", ".join(f"{a.moref} of {a.owner or a.solution_id}" for a in found.foreign)

@@ -8,7 +8,7 @@ EAM.View, and the same values go to every host.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyVmomi import eam, vim
@@ -95,6 +95,16 @@ def agency_facts(moref: str, config: Any, runtime: Any, solution_id: str, owner:
         ovf_url=urls[0] if urls else None,
         hold_after_provisioning=bool(config.manuallyMarkAgentVmAvailableAfterProvisioning),
         hold_after_power_on=bool(config.manuallyMarkAgentVmAvailableAfterPowerOn),
+    )
+
+
+def with_runtime(known: AgencyFacts, runtime: Any) -> AgencyFacts:
+    """``known`` as its ``EamObjectRuntimeInfo`` shows it now."""
+    return replace(
+        known,
+        status=EamStatus(runtime.status),
+        goal=GoalState(runtime.goalState),
+        issues=tuple(issue_facts(issue) for issue in runtime.issue or ()),
     )
 
 

@@ -35,6 +35,7 @@ from vcenter_eam_plugin.eam.agency import (
     build_config,
     build_scope,
     scope_of,
+    with_runtime,
 )
 
 T = TypeVar("T")
@@ -92,6 +93,14 @@ class EamClient:
             solution_id = ""  # not implemented by every server that speaks EAM
         owner = self._owner(agency)
         return self._understood(moref, lambda: agency_facts(moref, config, runtime, solution_id, owner))
+
+    def read_runtime(self, known: AgencyFacts) -> AgencyFacts:
+        """``known`` with its runtime read anew, by one request; its configuration is taken to be as it was.
+
+        Raises ObjectGone when the agency was destroyed.
+        """
+        runtime = self._session.call(self._agency(known.moref).QueryRuntime)
+        return self._understood(known.moref, lambda: with_runtime(known, runtime))
 
     def _owner(self, agency: Any) -> str | None:
         """The owning user. Only a property tells; where that is not answered, ``solution_id`` says the same."""
