@@ -133,7 +133,9 @@ class AuthorizationManager(ManagedObject):
             kind(
                 entity=entity,
                 privAvailability=[
-                    kind.PrivilegeAvailability(privId=one, isGranted=user is not None and user.has(one))
+                    vim.AuthorizationManager.PrivilegeAvailability(
+                        privId=one, isGranted=user is not None and user.has(one)
+                    )
                     for one in privileges
                 ],
             )

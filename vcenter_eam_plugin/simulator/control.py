@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAX_BODY = 64 * 1024
 
 
-class _Refused(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class _Refused(Exception):
     def __init__(self, status: str, text: str) -> None:
         super().__init__(text)
         self.status = status
@@ -65,7 +65,7 @@ class Control:
         if not hmac.compare_digest(token.encode(), self._simulator.control_token.encode()):
             raise _Refused("401 Unauthorized", "The header X-Simulator-Token is missing or wrong.")
 
-    def _do(self, verb: str, parts: list[str], environ: dict[str, Any]) -> Any:
+    def _do(self, verb: str, parts: list[str], environ: dict[str, Any]) -> Any:  # noqa: PLR0911 - one per route
         match (verb, *parts):
             case ("GET", "faults"):
                 return {"catalogue": CATALOGUE, "active": [one.as_dict() for one in self._simulator.faults.active]}
@@ -104,7 +104,7 @@ def _body(environ: dict[str, Any]) -> dict[str, Any]:
         raise _Refused("413 Content Too Large", "The request is too large.")
     value = json.loads(environ["wsgi.input"].read(length) or b"{}")
     if not isinstance(value, dict):
-        raise ValueError("the body must be a JSON object")
+        raise TypeError("the body must be a JSON object")
     return value
 
 

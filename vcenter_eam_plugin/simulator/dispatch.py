@@ -74,7 +74,7 @@ def operations(kind: type[ManagedObject]) -> dict[str, tuple[Callable[..., Any],
 
 
 def cookie_of(header: str | None) -> str | None:
-    """The session cookie's value in a ``Cookie`` header; pyVmomi sends back all of ``Set-Cookie``, attributes and all."""
+    """The session cookie's value in a ``Cookie`` header; pyVmomi sends all of ``Set-Cookie``, attributes included."""
     match = _COOKIE.search(header or "")
     return match[1] if match else None
 
@@ -162,7 +162,8 @@ class Dispatcher:
             raise no_such_object(_reference(request))
         if request.method == "Fetch":
             return self._fetch(obj, request.arguments.get("prop", ""), call)
-        found = operations(type(obj)).get(request.method)
+        kind: Any = type(obj)
+        found = operations(kind).get(request.method)
         if found is None:
             if request.info is None:
                 raise vmodl.fault.MethodNotFound(

@@ -149,7 +149,7 @@ class EventManager(ManagedObject):
             follower.hear(event)
 
     @soap("CreateCollectorForEvents")
-    def create_collector(self, call: Call, filter: Any) -> EventHistoryCollector:  # noqa: A002 - the API's name
+    def create_collector(self, call: Call, filter: Any) -> EventHistoryCollector:
         """A history collector that belongs to the caller's session."""
         collector = EventHistoryCollector(self.world, call.session.new_moid(), EventFilter(self.world, filter), filter)
         self._followers.append(collector)
@@ -158,7 +158,7 @@ class EventManager(ManagedObject):
         return collector
 
     @soap("QueryEvents")
-    def query_events(self, call: Call, filter: Any) -> Any:  # noqa: A002 - the API's name
+    def query_events(self, call: Call, filter: Any) -> Any:
         """The newest ``maxCount`` (1,000 at most) matching events, oldest first."""
         return vim.event.Event.Array(newest(self.world, EventFilter(self.world, filter)))
 

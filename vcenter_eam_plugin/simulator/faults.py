@@ -19,7 +19,7 @@ from typing import Any
 CATALOGUE: dict[str, str] = {
     "session_kill": "At once: every session ends. Calls answer NotAuthenticated (EAM: InvalidLogin), waits are woken.",
     "collector_lost": "At once: every property collector forgets its version. The next wait: InvalidCollectorVersion.",
-    "not_authenticated_once": "A call answers NotAuthenticated (EAM: InvalidLogin), though the session lives. Once, unless count.",
+    "not_authenticated_once": "A call answers NotAuthenticated (EAM: InvalidLogin), though the session lives. Once.",
     "empty_reads": "Property collectors answer without any object, and without an error.",
     "missing_set": "Property collectors put every value into missingSet with NotAuthenticated, and no error.",
     "half_open": "Requests are read and never answered, until cleared; then their connections are closed.",
@@ -42,7 +42,7 @@ _EAM_ONLY = frozenset({"eam_down", "eam_not_initialized", "set_cookie_overwrite"
 
 @dataclass
 class Fault:
-    """One fault that is switched on. ``count`` is what is left of it, ``None`` for no limit; ``hits`` how often it hit."""
+    """One fault that is on. ``count`` is what is left of it, ``None`` for no limit; ``hits`` how often it hit."""
 
     number: int
     name: str

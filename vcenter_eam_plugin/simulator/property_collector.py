@@ -15,7 +15,8 @@ Not promised: ``add`` and ``remove`` of single array elements (arrays are assign
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent
@@ -89,8 +90,11 @@ class PropertyHub:
                 if not watchers:
                     del self._watchers[moid]
 
-    def value(self, obj: ManagedObject, path: str, call: WireCall) -> str:
-        """``<val ...>`` of a property, empty when unset. Values that depend on who asks are not kept."""
+    def value(self, obj: ManagedObject, path: str, call: WireCall, heads: dict[str, Any]) -> str:
+        """``<val ...>`` of a property, empty when unset. Values that depend on who asks are not kept.
+
+        ``heads`` is one dict for all reads of the same object in one answer.
+        """
         personal = getattr(obj, "property_for", None)
         if personal is not None:
             return encode(obj.vmodl, path, personal(call.session, path), call.encoder)
@@ -101,7 +105,7 @@ class PropertyHub:
             own = getattr(obj, "encode_property", None)
             text = own(path, call.encoder) if own is not None else None
             if text is None:
-                text = encode(obj.vmodl, path, read(obj, path), call.encoder)
+                text = encode(obj.vmodl, path, read(obj, path, heads), call.encoder)
             held[key] = text
         return text
 
@@ -295,12 +299,13 @@ class Filter(ManagedObject):
 
     def _first(self, obj: ManagedObject, paths: Iterable[str], known: dict[str, str], call: WireCall) -> Iterator[str]:
         lacking: list[str] = []
+        heads: dict[str, Any] = {}
         for path in paths:
             fault = refusal(obj, path, call)
             if fault is not None:
                 lacking.append(_missing(path, fault, call.encoder))
                 continue
-            value = known[path] = self._collector.hub.value(obj, path, call)
+            value = known[path] = self._collector.hub.value(obj, path, call, heads)
             if value:
                 yield f"<changeSet><name>{escape(path)}</name><op>assign</op>{value}</changeSet>"
         yield from lacking
@@ -308,18 +313,19 @@ class Filter(ManagedObject):
     def _changes(
         self, obj: ManagedObject, paths: Iterable[str], changed: set[str], known: dict[str, str], call: WireCall
     ) -> Iterator[str]:
+        heads: dict[str, Any] = {}
         for path in paths:
             hits = [change for change in changed if touches(path, change)]
             if not hits or refusal(obj, path, call) is not None:
                 continue
-            value = self._collector.hub.value(obj, path, call)
+            value = self._collector.hub.value(obj, path, call, heads)
             if value == known.get(path):
                 continue
             known[path] = value
             below = [hit for hit in hits if covers(path, hit) and hit != path]
             if self._partial and value and below and len(below) == len(hits):
                 for hit in sorted(below):
-                    part = self._collector.hub.value(obj, hit, call)
+                    part = self._collector.hub.value(obj, hit, call, heads)
                     yield f"<changeSet>{_change(hit, part)}</changeSet>"
             else:
                 yield f"<changeSet>{_change(path, value)}</changeSet>"
@@ -343,9 +349,9 @@ def _change(path: str, value: str) -> str:
 
 def no_such_object(ref: Any) -> Any:
     """The fault for a reference to nothing, worded as vCenter does."""
+    name = f"{type(ref).__name__}:{ref._moId}"
     return vmodl.fault.ManagedObjectNotFound(
-        obj=ref,
-        msg=f"The object '{type(ref).__name__}:{ref._moId}' has already been deleted or has not been completely created",
+        obj=ref, msg=f"The object '{name}' has already been deleted or has not been completely created"
     )
 
 
@@ -460,7 +466,7 @@ class PropertyCollector(ManagedObject):
         self._turn += 1
         mine = self._turn
         self.wake()
-        began = self.world.clock.monotonic()
+        began = time.monotonic()  # real time, as the wait itself is, whatever the world's clock
         at_version = self._version
         self._waiters += 1
         try:
@@ -469,7 +475,7 @@ class PropertyCollector(ManagedObject):
                 text = self._take(call, limit)
                 if text is not None:
                     return text
-                left = None if seconds is None else seconds - (self.world.clock.monotonic() - began)
+                left = None if seconds is None else seconds - (time.monotonic() - began)
                 if left is not None and left <= 0:
                     return None
                 self._news.wait(left)
@@ -610,12 +616,13 @@ def content(collector: PropertyCollector, obj: ManagedObject, paths: Iterable[st
     """One ``ObjectContent``."""
     values: list[str] = []
     lacking: list[str] = []
+    heads: dict[str, Any] = {}
     for path in paths:
         fault = refusal(obj, path, call)
         if fault is not None:
             lacking.append(_missing(path, fault, call.encoder))
             continue
-        value = collector.hub.value(obj, path, call)
+        value = collector.hub.value(obj, path, call, heads)
         if value:
             values.append(f"<propSet>{_named(path, value)}</propSet>")
     reference = _reference("obj", GetWsdlName(obj.vmodl), obj.moid)

@@ -104,18 +104,31 @@ def all_properties(kind: Any) -> tuple[str, ...]:
     return tuple(info.name for info in kind._GetPropertyList())
 
 
-def read(obj: ManagedObject, path: str) -> Any:
-    """Value at a path, ``None`` when unset or when the value there is of a class without that field."""
+def read(obj: ManagedObject, path: str, heads: dict[str, Any] | None = None) -> Any:
+    """Value at a path, ``None`` when unset or when the value there is of a class without that field.
+
+    ``heads`` keeps the object's top-level values between reads of one answer: some are costly to compute.
+    """
+    (name, key), *rest = segments(path)
     try:
-        if "[" not in path:
-            return obj.get(path)
-        head, *rest = segments(path)
-        value = obj.get(head[0])
-        for depth, (name, key) in enumerate((head, *rest)):
-            if depth and value is not None:
-                value = getattr(value, name)
-            if key is not None and value is not None:
-                value = next((item for item in value if str(getattr(item, "key", None)) == key), None)
+        if heads is None:
+            value = obj.get(name)
+        elif name in heads:
+            value = heads[name]
+        else:
+            value = heads[name] = obj.get(name)
+        value = _element(value, key)
+        for name, key in rest:
+            if value is None:
+                return None
+            value = _element(getattr(value, name), key)
     except AttributeError:
         return None
     return value
+
+
+def _element(value: Any, key: str | None) -> Any:
+    """The element of an array that has that key; the value itself when no key is asked for."""
+    if key is None or value is None:
+        return value
+    return next((item for item in value if str(getattr(item, "key", None)) == key), None)

@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 from xml.sax.saxutils import escape
 
 import gevent
+import gevent.socket
 from gevent import ssl
 from gevent.event import Event
 from gevent.pool import Group, Pool
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 XML = "text/xml; charset=utf-8"
 MAX_BODY = 16 * 1024 * 1024
 """Largest request read: a filter over a whole inventory is far smaller, and nobody shall fill the memory."""
+BACKLOG = 256
+"""Connections that may wait to be accepted: a client with a large pool opens them all at once."""
 
 _STATUS = {200: "200 OK", 500: "500 Internal Server Error"}
 _UNAVAILABLE = b"<html><body><h1>503 Service Unavailable</h1></body></html>"
@@ -131,8 +134,8 @@ class _Server(WSGIServer):  # type: ignore[misc] # gevent is untyped
 
     stop_timeout = 0  # waits may last minutes; stopping ends them
 
-    def __init__(self, listen: tuple[str, int], app: Any, faults: Faults, **kwargs: Any) -> None:
-        super().__init__(listen, app, handler_class=_Handler, spawn=Pool(), log=None, error_log=log, **kwargs)
+    def __init__(self, listener: Any, app: Any, faults: Faults, **kwargs: Any) -> None:
+        super().__init__(listener, app, handler_class=_Handler, spawn=Pool(), log=None, error_log=log, **kwargs)
         self._faults = faults
         self._open: set[Any] = set()
 
@@ -275,20 +278,20 @@ class Simulator:
         if self._directory is None:
             self._temporary = tempfile.mkdtemp(prefix="vcenter-simulator-")
         directory = Path(self._temporary) if self._temporary is not None else self._directory
-        assert directory is not None  # noqa: S101 - one of the two is set
+        assert directory is not None
         directory.mkdir(parents=True, exist_ok=True)
         made = certificates.make(directory, self.host)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(made.certificate_file, made.key_file)
-        server = _Server((self.host, self.port), self._application, self.faults, ssl_context=context)
         try:
-            server.start()
+            listener = _listen(self.host, self.port)
         except OSError:
             self._remove_directory()
             raise
-        self._server = server
+        self._server = _Server(listener, self._application, self.faults, ssl_context=context)
+        self._server.start()
         self._ca_file, self.thumbprint = made.ca_file, made.thumbprint
-        self.port = server.server_port
+        self.port = listener.getsockname()[1]
         log.info("simulated vCenter at %s", self.url)
 
     def stop(self) -> None:
@@ -404,6 +407,21 @@ class Simulator:
             f"<name>urn:vim25</name><version>{escape(newest)}</version>"
             f"<priorVersions>{prior}</priorVersions></namespace></namespaces>\n"
         ).encode()
+
+
+def _listen(host: str, port: int) -> Any:
+    """A listening socket; closed again when the address cannot be bound."""
+    family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+    listener = gevent.socket.socket(family, sockets.SOCK_STREAM)
+    try:
+        listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _respond(

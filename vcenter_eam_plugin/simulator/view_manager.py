@@ -197,7 +197,7 @@ class ViewManager(ManagedObject):
         call: WireCall,
         container: Any,
         recursive: bool,
-        type: Any = (),  # noqa: A002 - the API's name
+        type: Any = (),
     ) -> ContainerView:
         """A view of what lies below a folder, datacenter, compute resource, pool or host."""
         holder = call.session.find(container)

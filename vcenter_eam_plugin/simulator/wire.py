@@ -11,6 +11,7 @@ Nothing here knows a managed object's state, sessions or HTTP. Not promised: SOA
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -35,7 +36,6 @@ from pyVmomi.VmomiSupport import (
     GetVersionNamespace,
     GetWsdlMethod,
     GetWsdlName,
-    GetWsdlNamespace,
     Object,
     versionMap,
 )
@@ -53,10 +53,11 @@ _ENVELOPE_END = "\n</soapenv:Body>\n</soapenv:Envelope>"
 _METHOD_DEPTH = 3
 _PARAMETER_DEPTH = 4
 
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PREFIXES = {XMLNS_XSD: "xsd", XMLNS_XSI: "xsi", XMLNS_SOAPENV: "soapenv"}
 
 
-class BadRequest(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class BadRequest(Exception):
     """The body is no request that we can read; the text says why."""
 
 
@@ -139,7 +140,7 @@ class _Decoder(ExpatDeserializerNSHandlers):  # type: ignore[misc] # pyVmomi is 
     def _parameter(self, name: str, tag: str, attributes: dict[str, str]) -> None:
         self._collect()
         request = self.request
-        assert request is not None  # noqa: S101 - depth 4 lies inside depth 3
+        assert request is not None
         self._text.clear()
         if name == "_this":
             request.type = attributes["type"]
@@ -159,7 +160,7 @@ class _Decoder(ExpatDeserializerNSHandlers):  # type: ignore[misc] # pyVmomi is 
             self._values.Deserialize(self._parser, kind.Item if many else kind, False, self.nsMap)
             self._values.StartElementHandler(tag, attributes)
 
-    def EndElementHandler(self, tag: str) -> None:  # noqa: N802, ARG002 - pyVmomi's name
+    def EndElementHandler(self, tag: str) -> None:  # noqa: N802 - pyVmomi's name
         if self._depth == _PARAMETER_DEPTH and self.request is not None:
             text = "".join(self._text)
             if self._this:
@@ -213,10 +214,7 @@ class _Serializer(SoapSerializer):  # type: ignore[misc] # pyVmomi is untyped
 
 def escape(text: str) -> str:
     """Text for an element. Characters that XML 1.0 cannot carry become U+FFFD, so that no name breaks a response."""
-    escaped: str = XmlEscape(text)
-    if any(ch < " " and ch not in "\t\n\r" for ch in escaped):
-        escaped = "".join(ch if ch >= " " or ch in "\t\n\r" else "\ufffd" for ch in escaped)
-    return escaped
+    return _CONTROL.sub("\ufffd", XmlEscape(text))
 
 
 class Encoder:
@@ -302,12 +300,10 @@ class Encoder:
 
     def fault(self, fault: Any) -> bytes:
         """A SOAP fault envelope for a pyVmomi fault, whichever namespace it belongs to."""
-        namespace = GetWsdlNamespace(fault._version)
-        name = GetWsdlName(type(fault))
+        namespace, name = GetQualifiedWsdlName(type(fault))
         message = escape(fault.msg or name)
         writer = StringIO()
         serializer = _Serializer(writer, self.version, namespace)
-        serializer.outermostAttrs = f' xmlns="{namespace}"'
         info = Object(name=f"{name}Fault", type=object, version=self.version, flags=0)
         kept, fault.msg = fault.msg, None  # the text travels as faultstring, not as a field that other clients refuse
         try:
