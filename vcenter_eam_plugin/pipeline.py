@@ -211,6 +211,12 @@ class Pipeline:
             agent = self.fleet.agent_on(host)
             if agent is not None and not self.fleet.is_settled(agent):
                 self.poll.wake()
+        self._use_freed_budget()
+
+    def _use_freed_budget(self) -> None:
+        freed = self.planner.ledger.take_freed()
+        if freed:
+            self.workers.look_at_waiting(freed)
 
     def _after_inventory(self, seen: InventoryObserved) -> None:
         if seen.complete:
@@ -244,6 +250,7 @@ class Pipeline:
     def _watch_repairs(self, now: float) -> None:
         for host in self.planner.ledger.expire(now):
             self._log.error("The repair of %s has not come to an end in time; counted as failed.", host)
+        self._use_freed_budget()
         stopped = self.planner.ledger.open_breakers(now)
         if stopped:
             self.alarms.raise_(

@@ -59,6 +59,13 @@ class Workers:
         for host in tuple(self._fleet.hosts):
             self.queue.add(host)
 
+    def look_at_waiting(self, clusters: set[str]) -> None:
+        """A repair in these clusters (morefs) came to an end: the next may begin."""
+        for key in tuple(self.waiting):
+            host = self._fleet.hosts.get(key)
+            if host is not None and host.compute_resource in clusters:
+                self.queue.add(key)
+
     def plan(self) -> dict[str, Plan]:
         """Everything that would be done now, by key; changes nothing."""
         now = self._clock()

@@ -69,6 +69,7 @@ class Ledger:
         self._clusters: dict[str, _Cluster] = {}
         self._backoff: dict[str, _Backoff] = {}
         self._cluster_of: dict[str, str] = {}
+        self._freed: set[str] = set()
 
     def ask(self, cluster: str, host: str, now: float) -> Verdict:
         """May a repair of this host start now?"""
@@ -140,6 +141,11 @@ class Ledger:
             self._end(host, now, failed=True)
         return late
 
+    def take_freed(self) -> set[str]:
+        """Clusters in which a repair came to an end since the last call: who waits there may be asked for anew."""
+        freed, self._freed = self._freed, set()
+        return freed
+
     def running(self, cluster: str) -> int:
         book = self._clusters.get(cluster)
         return len(book.running) if book else 0
@@ -169,6 +175,7 @@ class Ledger:
             return
         book = self._book(cluster, now)
         book.running.pop(host, None)
+        self._freed.add(cluster)
         if failed is None:
             return
         if not failed:
