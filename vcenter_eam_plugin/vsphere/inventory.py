@@ -242,21 +242,24 @@ class Inventory:
             self._emit(stream.listing(self._interrupted))
             if unknown:
                 self._emit(InventoryObserved(at=self._clock(), gone=unknown))
+            self._tell(stream.take_page())
             self.live, self.stale_since = True, None
             self.listings += 1
             while True:
-                observation, page = stream.next(self._interrupted)
+                observation = stream.next(self._interrupted)
                 if observation is not None:
                     self._emit(observation)
-                if page is not None:
-                    hints = self._hints.of_page(page)
-                    if hints:
-                        self._on_hints(hints)
+                self._tell(stream.take_page())
         finally:
             self._stream = None
             self._mark_stale()
             self._released.extend(stream.owned)
             self._give_back()
+
+    def _tell(self, page: list[Any] | None) -> None:
+        hints = () if page is None else self._hints.of_page(page)
+        if hints:
+            self._on_hints(hints)
 
     def _emit(self, observation: InventoryObserved) -> None:
         self._on_observation(observation)
@@ -309,7 +312,9 @@ class _Stream:
         self._waiter: Any = None
         self._vm_view: Any = None
         self._task_view: Any = None
-        self._page_of: str | None = None
+        self._page_of = ""
+        """Moref of the event collector; empty when events are not watched."""
+        self._pages: set[str] = set()
         self._in_view: frozenset[str] = frozenset()
         self._view_lock = BoundedSemaphore(1)
         self._places: dict[str, ComputeResourceFacts] = {}
@@ -418,21 +423,20 @@ class _Stream:
         self._prove_alive()
         return observation
 
-    def next(self, interrupted: Callable[[], bool]) -> tuple[InventoryObserved | None, list[Any] | None]:
-        """What the next update set changed, and the page of events if it is in it. Waits."""
+    def next(self, interrupted: Callable[[], bool]) -> InventoryObserved | None:
+        """What the next update set changed in hosts and VMs, if it did. Waits."""
         result = self._wait(interrupted, seconds=self._session.settings.wait_seconds)
         if result is None:
             # An expired session may answer "nothing new" for ever.
             self._prove_alive()
-            return None, None
+            return None
         changed, gone = self._apply(result)
         if gone:
             self._prove_alive()
         changed |= self._judge_tasks(changed)
-        page = None if self._page_of is None else self._take_page()
         if not changed and not gone:
-            return None, page
-        return self._observation(changed, gone, complete=False), page
+            return None
+        return self._observation(changed, gone, complete=False)
 
     def _wait(self, interrupted: Callable[[], bool], seconds: int) -> Any:
         if interrupted():
@@ -485,7 +489,10 @@ class _Stream:
         self._objects[moref] = (kind, props)
         if issubclass(kind, vim.Task):
             return self._task_moved(moref, props)
-        return set() if issubclass(kind, vim.event.EventHistoryCollector) else {moref}
+        if issubclass(kind, vim.event.EventHistoryCollector):
+            self._pages.add(moref)
+            return set()
+        return {moref}
 
     def _forget(self, moref: str) -> bool:
         kind, _ = self._objects.pop(moref, (None, None))
@@ -499,10 +506,13 @@ class _Stream:
         host, _ = self._tasks.pop(moref)
         return {host} if host in self._objects else set()
 
-    def _take_page(self) -> list[Any] | None:
-        _, props = self._objects.get(self._page_of or "", (None, {}))
-        page: list[Any] | None = props.pop("latestPage", None)
-        return page
+    def take_page(self) -> list[Any] | None:
+        """The page of recent events if the last update set brought one, once. An empty page is one, too."""
+        if self._page_of not in self._pages:
+            return None
+        self._pages.discard(self._page_of)
+        _, props = self._objects[self._page_of]
+        return list(props.get("latestPage", ()))
 
     def _judge_tasks(self, changed: Iterable[str]) -> set[str]:
         """Look once at each new recent task of these hosts; follow those that matter. Returns the hosts concerned."""
