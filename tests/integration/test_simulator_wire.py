@@ -48,7 +48,7 @@ def failure_of(call: Callable[..., Any], *args: Any) -> Exception | None:
     """What a call raises, as a greenlet's value: an exception would be printed."""
     try:
         call(*args)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer
         return exc
     return None
 

@@ -93,7 +93,7 @@ class Task(ManagedObject):
             self.set("info.progress", percent)
 
     def succeed(self, result: Any = None) -> None:
-        """End well. ``result`` is a pyVmomi value or a managed object. Ignored once ended: cancelled stays cancelled."""
+        """End well. ``result`` is a pyVmomi value or a managed object. Ignored once it has ended."""
         if not self.ended:
             self.running()
             self.info.result = result.ref if isinstance(result, ManagedObject) else result
