@@ -7,6 +7,7 @@ The listener hears what any consumer would hear; the table and the timeline come
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def command(broker: str, as_json: bool, keep: bool) -> None:
     Three hosts get their ContrailVM, one is added, one goes through maintenance; a ContrailVM is powered off, one is
     deleted, and a host is removed. Exits with 0 when all of it was heard on the bus as it should be.
     """
-    view: StoryView = JsonView() if as_json else LiveView() if click.get_text_stream("stdout").isatty() else LineView()
+    view: StoryView = JsonView() if as_json else LiveView() if sys.stdout.isatty() else LineView()
     logging.getLogger("vcenter_eam_plugin").addHandler(logging.NullHandler())
     logging.getLogger("vcenter_eam_plugin").propagate = False
     with tempfile.TemporaryDirectory(prefix="vcenter-eam-demo-") as directory, until_stopped() as stop:

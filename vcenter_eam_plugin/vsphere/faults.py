@@ -70,7 +70,7 @@ def _fault(exc: Any, where: str, user: str) -> errors.PluginError:
     elif isinstance(exc, vim.fault.InvalidLogin):
         made = errors.LoginRefused(
             f"{where}: vCenter refused the user name or password of {user!r}.",
-            remedy="Correct vc_user or the password; repeated attempts may lock the account.",
+            remedy="Correct vc_username or vc_password; repeated attempts may lock the account.",
         )
     elif isinstance(exc, _PRIVILEGE_FAULTS):
         made = _missing_privilege(exc, where, user)
