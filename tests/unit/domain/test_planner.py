@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.contrailvm import contrail_vm
 from tests.support.facts import CLUSTER, VCENTER, a_cluster, a_fleet, a_host, a_vm, an_agency, an_agent
 from vcenter_eam_plugin.domain.actions import (
     Action,
@@ -38,6 +39,7 @@ from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy, issue_type
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, InventoryObserved
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE, SETTINGS_SEEN_SECONDS, Desired, Plan, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.status import State
 
 NOW = 1000.0
 GRACE = 30.0
@@ -326,23 +328,32 @@ def test_budgets_say_when_to_ask_again() -> None:
 # --- whatever the fleet looks like -------------------------------------------------------------------------
 
 NUMBERS = range(1, 7)
+SOUND: dict[str, Any] = {}
+UNSOUND: list[dict[str, Any]] = [
+    {"connection": ConnectionState.NOT_RESPONDING},
+    {"power": HostPower.STAND_BY},
+    {"standby": StandbyMode.ENTERING},
+    {"standby": StandbyMode.EXITING, "task": HostTask.EXITING_STANDBY},
+    {"in_maintenance": True},
+    {"in_maintenance": True, "task": HostTask.EXITING_MAINTENANCE},
+    *({"task": task} for task in HostTask),
+    {"compute_resource": "domain-c9"},
+]
 hosts = st.builds(
-    a_host,
-    st.just(1),
-    compute_resource=st.sampled_from([CLUSTER, CLUSTER, "domain-c2", "domain-c9"]),
-    connection=st.sampled_from([ConnectionState.CONNECTED] * 3 + [ConnectionState.NOT_RESPONDING]),
-    power=st.sampled_from([HostPower.POWERED_ON] * 3 + list(HostPower)),
-    standby=st.sampled_from([StandbyMode.NONE] * 3 + list(StandbyMode)),
-    in_maintenance=st.sampled_from([False, False, True]),
-    task=st.sampled_from([None, None, None, *HostTask]),
-    agent_datastore=st.sampled_from([None, "datastore-1"]),
+    lambda cluster, trouble, datastore: a_host(
+        **({"compute_resource": cluster, "agent_datastore": datastore} | trouble)
+    ),
+    st.sampled_from([CLUSTER, CLUSTER, "domain-c2"]),
+    st.sampled_from([SOUND] * len(UNSOUND) + UNSOUND),
+    st.sampled_from(["datastore-1", None]),
 )
-issues = st.lists(st.sampled_from([*sorted(CATALOGUE), *sorted(DEFAULT_AUTO_RESOLVE) * 6, "SomethingNew"]), max_size=2)
+ON_ITS_OWN = sorted(DEFAULT_AUTO_RESOLVE)
+issues = st.lists(st.sampled_from([*sorted(CATALOGUE), "SomethingNew"]) | st.sampled_from(ON_ITS_OWN), max_size=2)
 agencies = st.sampled_from(
     [an_agency(scope=(CLUSTER, "domain-c2"))] * 5 + [None, an_agency(goal=GoalState.UNINSTALLED)]
 )
-picture = st.lists(st.tuples(hosts, issues, st.sampled_from([None, None, None, *HookState]), st.sampled_from(VmPower)),
-                   min_size=1, max_size=len(NUMBERS))  # fmt: skip
+hooks = st.sampled_from([None] * 6 + list(HookState))
+picture = st.lists(st.tuples(hosts, issues, hooks, st.sampled_from(VmPower)), min_size=1, max_size=len(NUMBERS))
 FORBIDDEN_TASKS = {HostTask.ENTERING_MAINTENANCE, HostTask.ENTERING_STANDBY}
 
 
@@ -351,10 +362,10 @@ FORBIDDEN_TASKS = {HostTask.ENTERING_MAINTENANCE, HostTask.ENTERING_STANDBY}
     picture,
     agencies,
     st.booleans(),
-    st.booleans(),
+    st.sampled_from([True, True, True, False]),
     st.integers(1, 4),
     st.integers(1, 5),
-    st.lists(st.tuples(st.integers(1, len(NUMBERS)), st.sampled_from([0.0, 1.0, 40.0])), max_size=30),
+    st.lists(st.tuples(st.integers(1, len(NUMBERS)), st.sampled_from([0.0, 1.0, 40.0]), st.booleans()), max_size=30),
 )
 def test_whatever_the_fleet_looks_like(
     seen: list[tuple[HostFacts, list[str], HookState | None, VmPower]],
@@ -363,7 +374,7 @@ def test_whatever_the_fleet_looks_like(
     complete: bool,
     at_once: int,
     per_hour: int,
-    asked: list[tuple[int, float]],
+    asked: list[tuple[int, float, bool]],
 ) -> None:
     """Never outside the budgets, never a `never` or `ask` issue, never a repair on a host in, entering or leaving
     maintenance or standby, and nothing at all while unread or while the agency is somebody else's."""
@@ -380,30 +391,34 @@ def test_whatever_the_fleet_looks_like(
     fleet.apply(InventoryObserved(0.0, clusters, tuple(listed.values()), vms, complete=complete))
     planner = a_planner(limits=Limits(at_once, per_hour), scope=(CLUSTER, "domain-c2"))
 
-    started: dict[str, list[str]] = {}
+    started: dict[str, int] = {}
+    running: dict[str, set[str]] = {}
     now = NOW
     for host in listed:
         planner.observe(fleet, f"host-{host}", now)
     agencys = planner.plan_agency(fleet)
     if not complete or (agency is None and foreign) or (agency is not None and agency.goal is not GoalState.ENABLED):
         assert agencys.actions == ()
-    for number, seconds in asked:
+    for number, seconds, repaired in asked:
         now += seconds
-        planned = planner.plan_host(fleet, f"host-{number}", now)
-        for action in planned.actions:
+        for action in planner.plan_host(fleet, f"host-{number}", now).actions:
             assert complete
             assert not (agency is None and foreign)
             check_action(action, listed[number], agents[number - 1].hook is not None)
-            if isinstance(action, Resolve):
-                cluster = listed[number].compute_resource
-                running = started.setdefault(cluster, [])
-                assert action.host not in running, "twice at once"
-                assert len(running) < min(at_once, per_hour)
-                planner.ledger.start(cluster, action.host, now)
-                running.append(action.host)
-                since = NOW + GRACE
-                if action.issue in ("VmPoweredOff", "VmSuspended"):
-                    assert now >= since
+            if not isinstance(action, Resolve):
+                continue
+            assert now >= NOW + GRACE or action.issue not in ("VmPoweredOff", "VmSuspended")
+            cluster = listed[number].compute_resource
+            at_work = running.setdefault(cluster, set())
+            assert action.host not in at_work, "twice at once"
+            assert len(at_work) < at_once
+            assert started.get(cluster, 0) < per_hour
+            started[cluster] = started.get(cluster, 0) + 1
+            planner.ledger.start(cluster, action.host, now)
+            if repaired:
+                planner.ledger.observe(contrail_vm(number, State.ACTIVE), False, now + 1, now + 1)
+            else:
+                at_work.add(action.host)
 
 
 def check_action(action: Action, host: HostFacts, hooked: bool) -> None:
