@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import gevent
 import kombu
+from kombu.transport import pyamqp
 
 from vcenter_eam_plugin.domain.errors import (
     BrokerRefused,
@@ -126,6 +127,21 @@ class BrokerSettings:
         return f"{host}:{port}{'' if self.vhost.startswith('/') else '/'}{self.vhost}"
 
 
+class _Connection(pyamqp.Connection):  # type: ignore[misc] # kombu has no types
+    """Closes its socket also when a deadline of ours ends the handshake, which amqp does not foresee."""
+
+    def connect(self, callback: Any = None) -> Any:
+        try:
+            return super().connect(callback)
+        except BaseException:
+            self.collect()
+            raise
+
+
+class _Transport(pyamqp.Transport):  # type: ignore[misc] # kombu has no types
+    Connection = _Connection
+
+
 def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[..., Any]) -> Any:
     """An open kombu connection to the host at ``index`` (modulo their number).
 
@@ -137,7 +153,7 @@ def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[...,
     host, port = settings.hosts[index % len(settings.hosts)]
     with translated(settings.name(index), f"log in as {settings.user!r}", login=True):
         connection = kombu.Connection(
-            transport="pyamqp",
+            transport=_Transport,
             hostname=host,
             port=port,
             userid=settings.user,

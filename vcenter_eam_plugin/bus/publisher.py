@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _TICK = 1.0
 """Seconds between two looks at an idle connection: amqp wants its heartbeat checked about once a second."""
 
-_GRACE = 1.0
-"""Seconds that a read may overrun its own time-out, which amqp starts anew with each frame."""
+_GRACE = 0.1
+"""Seconds that a read may overrun the deadline of its round before it is cut off in the middle."""
 
 _HOLD_FIRST = 0.5
 """Seconds until a refused message is tried again; doubles each time."""
@@ -98,6 +98,8 @@ class Publisher:
         self._state = LinkState.CONNECTING
         self._broker = ""
         self._last_error = ""
+        self._logged = ""
+        """The sentence that was logged last: a broker that lets us in and confirms nothing is one line, not many."""
         self._confirmed = 0
         self._held: dict[str | None, _Held] = {}
         self._told: tuple[object, ...] = ()
@@ -125,13 +127,13 @@ class Publisher:
         self._wake.set()
 
     def stop(self, timeout: float = 5.0) -> bool:
-        """Send what can be sent, then end. Returns whether the outbox was emptied within ``timeout`` seconds."""
+        """Send what can be sent, then end. Returns whether the outbox was emptied within ``timeout`` seconds.
+
+        A publisher that has not begun does not begin any more.
+        """
         self._stopping.set()
         self._wake.set()
-        if self._greenlet is None:
-            return self._outbox.backlog == 0
-        self._ended.wait(timeout)
-        if not self._ended.is_set():
+        if self._greenlet is not None and not self._ended.wait(timeout):
             # The outbox is consistent at every switch: what is unconfirmed goes out at the next start.
             self._greenlet.kill(block=True, timeout=timeout)
         return self._outbox.backlog == 0
@@ -139,19 +141,26 @@ class Publisher:
     def status(self) -> dict[str, Any]:
         """For page, API and CLI: ``state``, ``connected``, ``broker``, ``backlog``, ``oldest_unsent_age`` (seconds or
         None), ``confirmed`` (messages since the start), ``held`` (keys whose next message was refused),
-        ``held_reason``, ``quarantined`` (keys), ``last_error``."""
+        ``held_reason``, ``quarantined`` (keys), ``last_error``. ``backlog`` is None when the outbox cannot be read."""
         reason = next(iter(self._held.values())).why if self._held else ""
+        backlog: int | None = None
+        age: float | None = None
+        error = self._last_error
+        try:
+            backlog, age = self._outbox.backlog, self._outbox.oldest_unsent_age
+        except PluginError as exc:
+            error = str(exc)
         return {
             "state": str(self._state),
             "connected": self._state in {LinkState.UP, LinkState.BLOCKED},
             "broker": self._broker,
-            "backlog": self._outbox.backlog,
-            "oldest_unsent_age": self._outbox.oldest_unsent_age,
+            "backlog": backlog,
+            "oldest_unsent_age": age,
             "confirmed": self._confirmed,
             "held": len(self._held),
             "held_reason": reason,
             "quarantined": sorted(self._outbox.quarantined),
-            "last_error": self._last_error,
+            "last_error": error,
         }
 
     # --- the greenlet ------------------------------------------------------------------------------------
@@ -161,7 +170,7 @@ class Publisher:
         self._greenlet = gevent.getcurrent()
         attempt = failures = 0
         try:
-            while True:
+            while not self._stopping.is_set():
                 try:
                     self._serve(attempt)
                 except PluginError as exc:
@@ -170,8 +179,6 @@ class Publisher:
                     log.exception("Publishing failed in a way that nobody foresaw; the connection is made anew.")
                     self._failed(ProtocolError(f"Publishing failed: {type(exc).__name__}: {exc}."))
                 else:
-                    return
-                if self._stopping.is_set():
                     return
                 # One that served for a while was not a failed attempt: begin again with the short pause.
                 failures = 0 if self._link_served else failures + 1
@@ -187,8 +194,6 @@ class Publisher:
         """One connection, from login to its end: returns when stopped and drained, raises when it is lost."""
         self._link_served = False
         self._broker = self._settings.name(attempt)
-        if self._state is not LinkState.REFUSED:
-            self._enter(LinkState.CONNECTING)
         self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed)
         try:
             self._link.declare()
@@ -211,6 +216,8 @@ class Publisher:
                 elif self._stopping.is_set():
                     break
                 else:
+                    for key in due:
+                        del self._held[key]  # its messages were dropped: nothing is held back any more
                     self._idle(self._link)
         except BaseException:
             self._close_link(polite=False)
@@ -235,6 +242,8 @@ class Publisher:
 
     def _took(self, rows: list[Row]) -> None:
         self._outbox.confirm(rows)
+        if rows:
+            self._logged = ""
         self._confirmed += len(rows)
         had = bool(self._held)
         for row in rows:
@@ -257,8 +266,9 @@ class Publisher:
 
     def _failed(self, exc: PluginError) -> None:
         sentence = str(exc)
-        if sentence != self._last_error:
-            log.error("%s %d messages wait.", sentence, self._outbox.backlog)
+        if sentence != self._logged:
+            log.error("%s", sentence)
+            self._logged = sentence
         self._last_error = sentence
         self._enter(LinkState.DOWN if exc.retry else LinkState.REFUSED)
 
@@ -348,7 +358,7 @@ class _Link:
     def look(self) -> None:
         """Read what the broker has to say, and keep the heartbeat."""
         with broker.translated(self._broker, "keep the connection"):
-            self._drain(0.01)
+            self._drain(0.01, _TICK)
             self._beat()
 
     def close(self, *, polite: bool) -> None:
@@ -383,11 +393,13 @@ class _Link:
     def _await_confirms(self) -> None:
         deadline = self._clock() + self._settings.confirm_timeout
         if not self._confirms:
-            self._drain(0)
+            gevent.sleep(0)  # memory:// never waits for anything; the listener in this process wants its turn
         while self._open:
-            self._drain(min(_TICK, self._settings.confirm_timeout))
+            was_blocked = self.blocked
+            left = max(deadline - self._clock(), 0.0)
+            self._drain(min(_TICK, left), left + _GRACE)
             self._beat()
-            if self.blocked:
+            if self.blocked or was_blocked:
                 # It says why it is silent: throwing the connection away would only send everything twice.
                 deadline = self._clock() + self._settings.confirm_timeout
             elif self._open and self._clock() >= deadline:
@@ -396,11 +408,11 @@ class _Link:
                     f" in {self._settings.confirm_timeout:g} s; they are sent again."
                 )
 
-    def _drain(self, seconds: float) -> None:
+    def _drain(self, seconds: float, at_most: float) -> None:
+        """Read for ``seconds``; amqp starts that time anew with each byte, so ``at_most`` ends it in any case."""
         if not self._confirms:
-            gevent.sleep(0)  # memory:// never waits for anything; the listener in this process wants its turn
             return
-        with broker.deadline(seconds + _GRACE):
+        with broker.deadline(at_most):
             try:
                 self._connection.drain_events(timeout=seconds)
             except TimeoutError:
