@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mode, pause and leadership in one question: design sections 1 and 6."""
+
+from __future__ import annotations
+
+import pytest
+
+from vcenter_eam_plugin.domain.errors import WrongState
+from vcenter_eam_plugin.gate import Gate
+
+
+@pytest.mark.parametrize(
+    ("act", "paused", "leader", "mode", "open_"),
+    [
+        (False, False, True, "observe", False),
+        (False, True, True, "observe", False),
+        (True, False, True, "act", True),
+        (True, True, True, "paused", False),
+        (True, False, False, "act", False),
+        (True, True, False, "paused", False),
+    ],
+)
+def test_open_only_to_a_leader_that_acts_and_is_not_paused(
+    act: bool, paused: bool, leader: bool, mode: str, open_: bool
+) -> None:
+    """Observe mode changes nothing; neither does a standby; and the refusal says why."""
+    gate = Gate(act=act, is_leader=lambda: leader)
+    if paused:
+        gate.pause()
+    assert gate.mode == mode
+    assert (gate.closed() == "") is open_
+    if open_:
+        gate.check()
+    else:
+        with pytest.raises(WrongState, match=gate.closed()):
+            gate.check()
+
+
+def test_pause_works_at_any_time_and_activate_ends_it() -> None:
+    """`pause` stops acting until `activate`, also out of observe mode."""
+    gate = Gate(act=False, is_leader=lambda: True)
+    gate.activate()
+    gate.check()
+    gate.pause()
+    assert gate.closed()
+    gate.activate()
+    gate.check()
+
+
+def test_leadership_is_asked_anew_before_each_write() -> None:
+    """Design section 6: lost between plan and write, nothing is written."""
+    answers = iter([True, False])
+    gate = Gate(act=True, is_leader=lambda: next(answers))
+    gate.check()
+    with pytest.raises(WrongState):
+        gate.check()
