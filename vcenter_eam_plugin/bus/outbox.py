@@ -13,7 +13,8 @@ two ids: after a restart the world is compared with the last accepted records, u
 
 Not promised: that the last transactions outlive a power cut of the machine (``synchronous=NORMAL``); what is lost
 then is seen again by the comparison at restart, and may be told twice. The bound is soft: at worst one message per
-key, and the DELETEs, stand above it. One greenlet's call never yields in the middle; one process owns the file.
+key, and the DELETEs, stand above it. One process owns the file. A call with many records lets other greenlets run in
+between, within its transaction; a second call waits for the first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
+import gevent
 import msgspec
+from gevent.lock import RLock
 
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import ConfigurationError, ProtocolError, Unavailable
@@ -41,6 +44,9 @@ DEFAULT_BOUND = 4096
 
 _OPEN_WAIT = 1.0
 """Seconds to wait for a predecessor that is just ending before we say that the file is in use."""
+
+_AT_ONCE = 100
+"""Records until the hub gets its turn: some 10 ms, where 2,500 hosts at once would stop it for 0.2 s (measured)."""
 
 _GONE = "the host is no longer in the scope"
 
@@ -131,6 +137,7 @@ class Outbox:
         self._bound = bound
         self._epoch: int | None = None
         self._quarantined: dict[str, str] = {}
+        self._lock = RLock()
         self._db = self._open()
         try:
             self._claim()
@@ -189,7 +196,9 @@ class Outbox:
         memory = dict[str, ContrailVm | None]()
         with self._writing():
             room = self._bound - self.backlog
-            for status in statuses:
+            for number, status in enumerate(statuses, start=1):
+                if number % _AT_ONCE == 0:
+                    gevent.sleep(0)
                 old = memory[status.key] if status.key in memory else self._accepted.get(status.key)
                 event = event_between(old, status)
                 if event is None:
@@ -219,8 +228,9 @@ class Outbox:
         """Take in the whole world: a known key that it does not name was removed while nobody looked."""
         world = list(statuses)
         named = {status.key for status in world}
-        gone = [_removed(status) for key, status in sorted(self._accepted.items()) if key not in named]
-        return self.accept(world + gone)
+        with self._lock:
+            gone = [_removed(status) for key, status in sorted(self._accepted.items()) if key not in named]
+            return self.accept(world + gone)
 
     def snapshot(self) -> str:
         """Put a bracket with every last accepted record into the queue; returns the snapshot's id.
@@ -233,7 +243,9 @@ class Outbox:
             count = len(self._accepted)
             snapshot_id = begin.message_id
             self._insert(messages.snapshot_begin(begin, snapshot_id, count))
-            for _, status in sorted(self._accepted.items()):
+            for number, (_, status) in enumerate(sorted(self._accepted.items()), start=1):
+                if number % _AT_ONCE == 0:
+                    gevent.sleep(0)
                 self._insert(messages.snapshot_item(self._stamp(), status, snapshot_id, count))
             self._insert(messages.snapshot_end(self._stamp(), snapshot_id, count))
         return snapshot_id
@@ -457,6 +469,7 @@ class Outbox:
 
     @contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[None]:
+        self._lock.acquire()
         try:
             if durable:
                 self._db.execute("PRAGMA synchronous = FULL")
@@ -471,6 +484,8 @@ class Outbox:
                     self._db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as exc:
             raise self._unusable(exc) from exc
+        finally:
+            self._lock.release()
 
 
 def _decode(blob: bytes) -> ContrailVm:

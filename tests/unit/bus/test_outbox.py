@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gevent
 import msgspec
 import pytest
 
@@ -207,6 +208,36 @@ def test_a_full_disk_is_one_sentence_and_heals(outbox: Outbox) -> None:
     assert set(outbox.last_accepted()) == {key_of(0)}
     outbox._db.execute("PRAGMA max_page_count = 1000000")
     assert len(outbox.accept(world)) == 20
+
+
+def test_many_records_let_others_run_and_a_second_call_waits(outbox: Outbox) -> None:
+    """2,500 hosts at once do not hold the event loop, and what comes meanwhile is taken in after them, not between."""
+    turns = 0
+
+    def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    ticking = gevent.spawn(tick)
+    first = gevent.spawn(outbox.reconcile, [contrail_vm(host) for host in range(2500)])
+    second = gevent.spawn(outbox.accept, [contrail_vm(7, B)])
+    rows = gevent.spawn(outbox.pending, 1)
+    gevent.joinall([first, second, rows], raise_error=True)
+    ticking.kill()
+    assert turns >= 25
+    assert [(change.key, change.old_state) for change in second.value] == [(key_of(7), A)]
+    assert [row.key for row in rows.value] == [key_of(0)]
+    assert outbox.last_accepted()[key_of(7)].state is B
+
+
+def test_a_greenlet_killed_in_the_middle_changes_nothing(outbox: Outbox) -> None:
+    big = gevent.spawn(outbox.accept, [contrail_vm(host) for host in range(1000)])
+    gevent.sleep(0)
+    big.kill()
+    assert (outbox.backlog, outbox.last_accepted()) == (0, {})
+    assert len(outbox.accept([contrail_vm(1)])) == 1
 
 
 # --- quarantine -------------------------------------------------------------------------------------------------
