@@ -73,6 +73,11 @@ def operations(kind: type[ManagedObject]) -> dict[str, tuple[Callable[..., Any],
     return found
 
 
+@cache
+def _versions(service: str, level: str) -> Versions:
+    return Versions(service, level)
+
+
 def cookie_of(header: str | None) -> str | None:
     """The session cookie's value in a ``Cookie`` header; pyVmomi sends all of ``Set-Cookie``, attributes included."""
     match = _COOKIE.search(header or "")
@@ -91,11 +96,6 @@ class Dispatcher:
     def __init__(self, world: World, sessions: SessionManager) -> None:
         self._world = world
         self._sessions = sessions
-        level = ".".join(str(part) for part in world.knobs.eam_level)
-        self.versions = {
-            VIM_PATH: Versions("vim25", world.knobs.api_version),
-            EAM_PATH: Versions("eam", level),
-        }
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self.errors: list[BaseException] = []
 
@@ -105,7 +105,7 @@ class Dispatcher:
         """One call. ``hits`` are the faults by name that apply to it."""
         namespace = EAM_NAMESPACE if path == EAM_PATH else VIM_NAMESPACE
         try:
-            version = self.versions[path].resolve(action)
+            version = self.versions(path).resolve(action, strict="refuse_newer" in hits)
             request = decode(body, version)
         except BadRequest as exc:
             return Reply(_ERROR, plain_fault(str(exc)))
@@ -136,6 +136,13 @@ class Dispatcher:
             if session is not None:
                 session.finished()
         return Reply(_OK, text, call.opened.cookie if call.opened is not None else None)
+
+    def versions(self, path: str) -> Versions:
+        """API versions of an endpoint, by the server level that the knobs say now."""
+        knobs = self._world.knobs
+        if path == EAM_PATH:
+            return _versions("eam", ".".join(str(part) for part in knobs.eam_level))
+        return _versions("vim25", knobs.api_version)
 
     def _encoder(self, version: str, namespace: str) -> Encoder:
         key = (version, namespace)

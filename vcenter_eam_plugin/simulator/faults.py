@@ -32,6 +32,7 @@ CATALOGUE: dict[str, str] = {
     "eam_down": "The EAM endpoint answers 503; vCenter's is well.",
     "eam_not_initialized": "EAM answers EamServiceNotInitialized: it is still loading from its database.",
     "set_cookie_overwrite": "EAM's responses set a cookie of their own, which careless clients take for the session's.",
+    "refuse_newer": "Calls of an API version above the server's are refused: Unsupported version URI.",
     "raise_fault": "A call answers the fault named by `fault` (`vim.fault.Timedout`) without being carried out.",
 }
 

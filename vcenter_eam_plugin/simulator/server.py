@@ -400,7 +400,7 @@ class Simulator:
                     obj.lose()
 
     def _versions(self) -> bytes:
-        newest, *older = self.dispatcher.versions[VIM_PATH].published()
+        newest, *older = self.dispatcher.versions(VIM_PATH).published()
         prior = "".join(f"<version>{escape(one)}</version>" for one in older)
         return (
             '<?xml version="1.0" encoding="UTF-8" ?>\n<namespaces version="1.0"><namespace>'

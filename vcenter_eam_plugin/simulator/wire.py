@@ -330,24 +330,24 @@ def _fault_envelope(message: str, detail: str) -> bytes:
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
-    """``8.0.3.0`` or ``2_5`` as numbers to compare; ``()`` for what is no version (``internalvim25``)."""
+    """``8.0.3.0`` or ``2_5`` as numbers to compare; ``()`` for what is no version (``internalvim25``).
+
+    Zeros at the end do not count: ``9.0`` is ``9.0.0.0``.
+    """
     try:
-        return tuple(int(part) for part in text.replace("_", ".").split("."))
+        numbers = [int(part) for part in text.replace("_", ".").split(".")]
     except ValueError:
         return ()
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 class Versions:
-    """API versions of one namespace, from what pyVmomi knows, up to a server's level.
-
-    ``resolve`` maps a client's ``SOAPAction`` to the newest known version that is not newer than the client's:
-    a client newer than the server gets the server's level (so do current vCenters for versions they never heard of;
-    set ``strict`` for the refusal that older ones give).
-    """
+    """API versions of one service (``vim25``), from what pyVmomi knows, up to a server's level."""
 
     def __init__(self, service: str, level: str) -> None:
         self.level = version_numbers(level)
-        self._service = service
         self._known: list[tuple[tuple[int, ...], str]] = []
         for key, name in versionMap.items():
             head, _, tail = key.partition("/")
@@ -357,11 +357,14 @@ class Versions:
         self._known.sort()
         self.newest: str = self._known[-1][1]
 
-    def resolve(self, action: str, strict: bool = False) -> str:
-        """pyVmomi's version name for a ``SOAPAction``. Raises :class:`BadRequest` when ``strict`` and too new."""
+    def resolve(self, action: str, *, strict: bool = False) -> str:
+        """pyVmomi's name of the newest version that is not newer than the client's ``SOAPAction``.
+
+        A client that is newer than the server gets the server's level, so that clients which do not negotiate work;
+        ``strict`` refuses it with :class:`BadRequest`, as vCenter does with versions that it has never heard of.
+        """
         uri = action.strip().strip('"')
-        tail = uri.partition("/")[2]
-        numbers = version_numbers(tail)
+        numbers = version_numbers(uri.partition("/")[2])
         if not numbers:  # some clients name only the service (govmomi for EAM)
             return self.newest
         if strict and numbers > self.level:

@@ -334,21 +334,21 @@ def test_a_new_host_costs_no_second_walk(bench: Bench, monkeypatch: pytest.Monke
     """Cost follows what changed: an addition is visited, not the whole inventory."""
     one = Follower(bench, hosts_of(bench.content.rootFolder, "name"))
     one.next()
+    changed, other = bench.simulator.vcenter.clusters()
+    bench.simulator.vcenter.stimuli.add_host(changed, "esx-99.example")
+    bench.clock.advance(1)
     reads: list[str] = []
-    host_type = type(bench.hosts[0])
-    original = host_type.get
+    cluster_type = type(changed)
+    original = cluster_type.get
 
     def counted(self: Any, path: str) -> Any:
         reads.append(self.moid)
         return original(self, path)
 
-    monkeypatch.setattr(host_type, "get", counted)
-    old = {host.moid for host in bench.hosts}
-    bench.simulator.vcenter.stimuli.add_host("ClusterA", "esx-99.example")
-    bench.clock.advance(1)
-    reads.clear()
+    monkeypatch.setattr(cluster_type, "get", counted)
     assert [kind for kind, _, _ in one.next()] == ["enter"]
-    assert not old & set(reads)
+    assert changed.moid in reads
+    assert other.moid not in reads
 
 
 # Suspect reads (an expired session may look like this) ------------------------------------------------------------

@@ -110,6 +110,8 @@ def test_arrays_of_references_and_times() -> None:
         '<val xsi:type="ArrayOfManagedObjectReference">'
         '<ManagedObjectReference type="HostSystem">host-1</ManagedObjectReference></val>'
     )
+    inside = encoder.value("val", vmodl.KeyAnyValue(key="a", value=vim.HostSystem("host-1")))
+    assert '<value xsi:type="ManagedObjectReference" type="HostSystem">host-1</value>' in inside
     moment = encoder.value("val", dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC))
     assert 'xsi:type="xsd:dateTime"' in moment
     assert "2026-01-02T03:04:05Z" in moment
@@ -164,6 +166,15 @@ def test_versions_are_negotiated_downwards_and_refused_when_strict() -> None:
     with pytest.raises(BadRequest, match="Unsupported version URI"):
         versions.resolve("urn:vim25/9.1.0.0", strict=True)
     assert Versions("eam", "2.5").newest == "eam.version.version2_5"
+    assert Versions("eam", "9.0").newest == "eam.version.version9_0"
+
+
+def test_a_server_may_refuse_clients_that_are_newer(bench: Bench) -> None:
+    bench.simulator.knobs.change({"api_version": "7.0.3.0"})
+    bench.instance.CurrentTime()
+    bench.simulator.faults.inject("refuse_newer")
+    with pytest.raises(vmodl.RuntimeFault, match="Unsupported version URI"):
+        bench.instance.CurrentTime()
 
 
 @pytest.mark.parametrize(
