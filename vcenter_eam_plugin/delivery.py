@@ -79,7 +79,11 @@ class Delivery:
 
     def tick(self) -> bool:
         """What depends on time alone; returns whether leadership was taken just now."""
-        taken = self._follow_leadership()
+        try:
+            taken = self._follow_leadership()
+        except PluginError as exc:
+            self._alarms.raise_("outbox", f"{exc} Leadership is neither taken nor given up before this is mended.")
+            return False
         if not self._compared:
             self.publish(())
         elif self._clock() >= self._snapshot_at:
@@ -96,9 +100,11 @@ class Delivery:
             self.publisher.resume()
             self._log.warning("Leading from now on, epoch %d.", epoch)
             return True
-        self._leading = False
         self.publisher.pause()
-        self._log.warning("Not leading any more; %d unsent messages were dropped.", self.outbox.drop_unsent())
+        dropped = self.outbox.drop_unsent()
+        self._leading = False
+        self._alarms.clear("outbox")
+        self._log.warning("Not leading any more; %d unsent messages were dropped.", dropped)
         return False
 
     def _take_snapshot(self) -> None:

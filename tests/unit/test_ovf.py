@@ -212,7 +212,7 @@ def test_the_base_url_is_how_vcenter_reaches_it(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_taken_port_is_a_sentence() -> None:
-    """A taken port: what, where, why and what to do. (gevent leaves the socket that it could not bind to the collector.)"""
+    """A taken port: what, where, why and what to do. (gevent does not close what it cannot bind.)"""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = OvfServer(("127.0.0.1", port), "", logging.getLogger("test.ovf"))
