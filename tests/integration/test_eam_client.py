@@ -84,6 +84,11 @@ def all_green(client: EamClient, agency: str, count: int) -> tuple[AgentFacts, .
 # --- on both servers ---------------------------------------------------------------------------------------
 
 
+def speak_recent(session: Session) -> None:
+    """vcsim calls itself 6.5, and at that level an agency's folders would be dropped; its EAM knows them."""
+    session.eam_stub().speak("eam.version.version9_0")
+
+
 def full_config(session: Session, cluster: Any, ovf_url: str) -> Any:
     """A configuration with everything that vcsim needs to place a VM."""
     host = vim.HostSystem(cluster.hosts[0], session.vim_stub())
@@ -103,11 +108,13 @@ def full_config(session: Session, cluster: Any, ovf_url: str) -> Any:
 def test_s03_scope_and_holds_are_changed_in_place(vcenter: VCenter, admin: Admin, ovf_url: str) -> None:
     """S03, S04: QueryConfig, modify, Update: what is not ours to change stays, and nothing to change is no write."""
     session = admin.session
+    speak_recent(session)
     first, second = [one for one in list_compute_resources(session) if one.is_cluster][:2]
     manager = eam.EsxAgentManager("EsxAgentManager", session.eam_stub())
     agency = session.call(manager.CreateAgency, full_config(session, first, ovf_url), "enabled", idempotent=False)
     moref = agency._GetMoId()
     with vcenter.session() as other:
+        speak_recent(other)
         client = EamClient(other)
         before = session.call(agency.QueryConfig)
         client.extend_scope(moref, [second.moref, first.moref])

@@ -109,7 +109,7 @@ def running(directory: Path, *options: str) -> Iterator[Vcsim]:
     finally:
         process.stdin.close()
         try:
-            process.wait(10)
+            process.wait(2)  # it ends in milliseconds, unless a test made it panic with a lock held
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
