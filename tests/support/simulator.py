@@ -91,7 +91,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0, what: str = ""
 
 
 def assert_no_leaks(simulator: Simulator, *, sessions: int = MAX_SESSIONS, collectors: int = 0) -> None:
-    """At most so many sessions and exactly the expected property collectors are open, and nothing failed inside."""
+    """At most so many sessions and property collectors are open, and nothing failed inside the simulator."""
     assert simulator.errors == []
     opened = simulator.sessions.active
     assert len(opened) <= sessions, [f"{one.user_name} {one.agent}" for one in opened]

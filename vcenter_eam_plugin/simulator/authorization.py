@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from pyVmomi import eam, vim
@@ -77,6 +78,16 @@ def require(user: User, privilege: str, obj: ManagedObject) -> None:
     raise vim.fault.NoPermission(
         object=obj.ref, privilegeId=privilege, msg="Permission to perform this operation was denied."
     )
+
+
+@cache
+def reading(kind: type) -> str:
+    """The privilege that reading properties of a type demands (vSphere and ESX Agent Manager API references)."""
+    if kind.__name__.startswith("eam."):
+        return "EAM.View"
+    if kind in (vim.ServiceInstance, vim.SessionManager):
+        return "System.Anonymous"
+    return "Host.Config.Settings" if kind is vim.host.EsxAgentHostManager else "System.Read"
 
 
 class AuthorizationManager(ManagedObject):

@@ -17,7 +17,7 @@ from pyVmomi import eam, vim, vmodl
 from pyVmomi.VmomiSupport import F_OPTIONAL, GetVmodlType, GetWsdlType, GuessWsdlType
 from pyVmomi.VmomiSupport import ManagedObject as Reference
 
-from vcenter_eam_plugin.simulator.authorization import CHECKED, User
+from vcenter_eam_plugin.simulator.authorization import CHECKED, User, reading
 from vcenter_eam_plugin.simulator.faults import Fault
 from vcenter_eam_plugin.simulator.property_collector import EMPTY_READS, MISSING_SET, no_such_object
 from vcenter_eam_plugin.simulator.property_paths import read
@@ -189,9 +189,9 @@ class Dispatcher:
             declared = obj.vmodl._GetPropertyInfo(name).type  # type: ignore[attr-defined]
         except AttributeError:
             raise vmodl.query.InvalidProperty(name=name, msg=f"There is no property {name!r}.") from None
-        special: dict[str, str] = getattr(obj, "property_privileges", {})
-        privilege = special.get(name)
-        if privilege is not None:
+        kind: Any = obj.vmodl
+        privilege = reading(kind)
+        if privilege != "System.Anonymous":
             call.require(privilege, obj)
         personal = getattr(obj, "property_for", None)
         value = personal(call.session, name) if personal is not None else read(obj, name)

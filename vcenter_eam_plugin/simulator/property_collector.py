@@ -24,6 +24,7 @@ from gevent.event import Event
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import XMLNS_XSD, Array, Enum, GetQualifiedWsdlName, GetWsdlName
 
+from vcenter_eam_plugin.simulator.authorization import reading
 from vcenter_eam_plugin.simulator.property_paths import all_properties, covers, declared_type, read, touches
 from vcenter_eam_plugin.simulator.selection import Finder, Selection, Walk
 from vcenter_eam_plugin.simulator.wire import Encoder, Raw, escape
@@ -167,19 +168,15 @@ def _reference(tag: str, obj_type: str, moid: str) -> str:
     return f'<{tag} type="{obj_type}">{escape(moid)}</{tag}>'
 
 
-def refusal(obj: ManagedObject, path: str, call: WireCall) -> Any:
-    """The fault that keeps the caller from reading a property, or ``None``.
-
-    A class may demand more than ``System.Read`` for some properties: ``property_privileges = {"configInfo": ...}``.
-    """
+def refusal(obj: ManagedObject, call: WireCall) -> Any:
+    """The fault that keeps the caller from reading an object's properties, or ``None``."""
     if MISSING_SET in call.effects:
         return vim.fault.NotAuthenticated(
             object=obj.ref, privilegeId="System.Read", msg="The session is not authenticated."
         )
-    special: dict[str, str] = getattr(obj, "property_privileges", {})
-    privilege = special.get(path.partition(".")[0], "System.Read")
     try:
-        call.require(privilege, obj)
+        kind: Any = obj.vmodl
+        call.require(reading(kind), obj)
     except vmodl.MethodFault as fault:
         return fault
     return None
@@ -298,25 +295,25 @@ class Filter(ManagedObject):
         return f"<objectSet><kind>{kind}</kind>{_reference('obj', name, moid)}{body}</objectSet>"
 
     def _first(self, obj: ManagedObject, paths: Iterable[str], known: dict[str, str], call: WireCall) -> Iterator[str]:
-        lacking: list[str] = []
+        fault = refusal(obj, call)
+        if fault is not None:
+            yield from (_missing(path, fault, call.encoder) for path in paths)
+            return
         heads: dict[str, Any] = {}
         for path in paths:
-            fault = refusal(obj, path, call)
-            if fault is not None:
-                lacking.append(_missing(path, fault, call.encoder))
-                continue
             value = known[path] = self._collector.hub.value(obj, path, call, heads)
             if value:
-                yield f"<changeSet><name>{escape(path)}</name><op>assign</op>{value}</changeSet>"
-        yield from lacking
+                yield f"<changeSet>{_change(path, value)}</changeSet>"
 
     def _changes(
         self, obj: ManagedObject, paths: Iterable[str], changed: set[str], known: dict[str, str], call: WireCall
     ) -> Iterator[str]:
+        if refusal(obj, call) is not None:
+            return
         heads: dict[str, Any] = {}
         for path in paths:
             hits = [change for change in changed if touches(path, change)]
-            if not hits or refusal(obj, path, call) is not None:
+            if not hits:
                 continue
             value = self._collector.hub.value(obj, path, call, heads)
             if value == known.get(path):
@@ -614,16 +611,13 @@ class _Pages:
 
 def content(collector: PropertyCollector, obj: ManagedObject, paths: Iterable[str], call: WireCall, tag: str) -> str:
     """One ``ObjectContent``."""
-    values: list[str] = []
-    lacking: list[str] = []
+    fault = refusal(obj, call)
     heads: dict[str, Any] = {}
+    parts: list[str] = []
     for path in paths:
-        fault = refusal(obj, path, call)
         if fault is not None:
-            lacking.append(_missing(path, fault, call.encoder))
-            continue
-        value = collector.hub.value(obj, path, call, heads)
-        if value:
-            values.append(f"<propSet>{_named(path, value)}</propSet>")
+            parts.append(_missing(path, fault, call.encoder))
+        elif value := collector.hub.value(obj, path, call, heads):
+            parts.append(f"<propSet>{_named(path, value)}</propSet>")
     reference = _reference("obj", GetWsdlName(obj.vmodl), obj.moid)
-    return f"<{tag}>{reference}{''.join(values)}{''.join(lacking)}</{tag}>"
+    return f"<{tag}>{reference}{''.join(parts)}</{tag}>"

@@ -120,6 +120,12 @@ def test_a_missing_privilege_is_named_by_vcenter_and_not_by_eam(bench: Bench) ->
     assert refused.value.object._moId == bench.hosts[0].moid
     with pytest.raises(eam.fault.NotAuthorized):
         bench.eam().QueryAgency()
+    with pytest.raises(eam.fault.NotAuthorized):
+        _ = bench.eam().agency
+    settings = bench.remote(bench.hosts[0]).configManager.esxAgentHostManager
+    with pytest.raises(vim.fault.NoPermission) as unreadable:
+        _ = settings.configInfo
+    assert unreadable.value.privilegeId == "Host.Config.Settings"
 
 
 def test_modify_implies_view_and_case_does_not_matter(bench: Bench) -> None:
