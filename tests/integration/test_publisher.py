@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,12 +18,13 @@ import gevent.event
 import gevent.server
 import kombu
 import pytest
+import trustme
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
 from tests.support.proxy import Proxy
 from tests.support.rabbit import RabbitNode, free_port, take_all, wait_for
 from vcenter_eam_plugin.bus import broker
-from vcenter_eam_plugin.bus.broker import BrokerSettings
+from vcenter_eam_plugin.bus.broker import BrokerSettings, Tls
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.domain.status import State
@@ -383,6 +386,36 @@ def test_a_refused_login_is_one_clear_sentence_and_a_new_password_heals_it(
     assert not status["connected"]
     password = "right-0451"
     one.wait_sent()
+
+
+def test_tls_with_the_right_authority(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
+) -> None:
+    """Delivery over TLS, verified by the CA file."""
+    tls = Tls(ca_file=rabbit_node.ca_file)
+    one = publish(replace(broker_settings, hosts=(("127.0.0.1", rabbit_node.tls_port),), tls=tls))
+    one.say(contrail_vm(1))
+    one.wait_sent()
+    assert len(take_all(broker_settings)) == 1
+
+
+@pytest.mark.parametrize("authority", ["of the system", "another"])
+def test_an_unknown_certificate_is_one_clear_sentence(
+    authority: str,
+    broker_settings: BrokerSettings,
+    publish: Callable[[BrokerSettings], Running],
+    rabbit_node: RabbitNode,
+    tmp_path: Path,
+) -> None:
+    """With its subject and thumbprint, so that a person can decide; nothing is sent to it, the login least of all."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    tls = Tls(ca_file=None if authority == "of the system" else tmp_path / "other.pem")
+    one = publish(replace(broker_settings, hosts=(("127.0.0.1", rabbit_node.tls_port),), tls=tls))
+    sentence = one.wait_state("refused")["last_error"]
+    der = ssl.PEM_cert_to_DER_cert(rabbit_node.cert_file.read_text())
+    assert "CN=broker.example" in sentence
+    assert hashlib.sha256(der).hexdigest() in sentence.replace(":", "").lower()
+    assert sentence.endswith("Set kombu_ssl_ca_certs to the authority that signed it, if it is the right broker.")
 
 
 @pytest.mark.parametrize("case", ["vhost", "exchange", "permission"])

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import gevent
 import pytest
+import trustme
 
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings
@@ -64,6 +65,7 @@ class RabbitNode:
     def __init__(self, directory: Path) -> None:
         assert all((_SERVER, _EPMD, _ERL_CALL))
         self.port = free_port()
+        self.tls_port = free_port()
         self._dist_port = free_port()
         self._epmd_port = free_port()
         self._name = f"eam-test-{os.getpid()}-{self.port}@localhost"
@@ -76,8 +78,20 @@ class RabbitNode:
         cookie = directory / ".erlang.cookie"
         cookie.write_text(self._cookie)
         cookie.chmod(0o400)
+        authority = trustme.CA()
+        self.ca_file = directory / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca_file)
+        identity = authority.issue_cert("127.0.0.1", "localhost", common_name="broker.example")
+        identity.private_key_pem.write_to_path(directory / "key.pem")
+        self.cert_file = directory / "cert.pem"
+        identity.cert_chain_pems[0].write_to_path(self.cert_file)
         (directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.ca_file}\n"
+            f"ssl_options.certfile = {self.cert_file}\n"
+            f"ssl_options.keyfile = {directory / 'key.pem'}\n"
+            "ssl_options.verify = verify_none\n"
             "disk_free_limit.absolute = 1MB\n"  # a full disk of the machine is not what these tests are about
             "raft.wal_max_size_bytes = 33554432\n"
             "log.file.level = warning\n"

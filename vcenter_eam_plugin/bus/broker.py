@@ -10,7 +10,9 @@ broker holds a publish for ever); no error, repr or log line holds a password. N
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import gevent
 import kombu
+from cryptography import x509
 from kombu.transport import pyamqp
 
 from vcenter_eam_plugin.domain.errors import (
@@ -171,6 +174,13 @@ def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[...,
                 connection.ensure_connection(
                     max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
                 )
+        except ssl.SSLCertVerificationError as exc:
+            close(connection, polite=False)
+            shown = _certificate(host, port, settings.connect_timeout)
+            raise CertificateRejected(
+                f"Broker {settings.name(index)} shows {shown}, which is not trusted: {exc.verify_message.rstrip('.')}.",
+                remedy="Set kombu_ssl_ca_certs to the authority that signed it, if it is the right broker.",
+            ) from exc
         except BaseException:
             close(connection, polite=False)
             raise
@@ -271,11 +281,6 @@ def translated(broker: str, doing: str, *, login: bool = False, exchange: str = 
         yield
     except PluginError:
         raise
-    except ssl.SSLCertVerificationError as exc:
-        raise CertificateRejected(
-            f"The certificate of broker {broker} is not trusted: {exc.verify_message}.",
-            remedy="Set kombu_ssl_ca_certs to the authority that signed it.",
-        ) from exc
     except amqp.exceptions.AccessRefused as exc:
         if login:
             raise LoginRefused(
@@ -305,6 +310,25 @@ def _text(exc: BaseException) -> str:
     """The broker's or the system's own words; amqp's ``str()`` wraps them in the method's name and number."""
     words = getattr(exc, "reply_text", None) or getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
     return str(words).rstrip(".")
+
+
+def _certificate(host: str, port: int, seconds: float) -> str:
+    """Subject and SHA-256 thumbprint of what a server shows, for a person who must decide. Trusts and sends nothing."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            deadline(seconds),
+            socket.create_connection((host, port), seconds) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            der = secure.getpeercert(binary_form=True) or b""
+        subject = x509.load_der_x509_certificate(der).subject.rfc4514_string() or "empty"
+    except (OSError, ValueError, _OverdueError):
+        return "a certificate"
+    thumbprint = ":".join(f"{byte:02X}" for byte in hashlib.sha256(der).digest())
+    return f"a certificate with subject {subject} and SHA-256 thumbprint {thumbprint}"
 
 
 def _ssl_options(settings: BrokerSettings, host: str) -> Any:
