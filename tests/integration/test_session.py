@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -17,8 +18,10 @@ from vcenter_eam_plugin.domain.errors import (
     SessionExpired,
     Unavailable,
 )
+from vcenter_eam_plugin.simulator.knobs import Knobs
+from vcenter_eam_plugin.simulator.server import Simulator
 from vcenter_eam_plugin.vsphere import session as module
-from vcenter_eam_plugin.vsphere.session import Session
+from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
 
 
 def agencies(session: Session) -> int:
@@ -236,3 +239,23 @@ def test_secret_is_in_no_text(vcenter: VCenter) -> None:
         assert vcenter.password not in repr(session)
         assert vcenter.password not in repr(session.settings)
         assert session.cookie not in repr(session)
+
+
+def test_eam_below_its_vcenter_is_spoken_to_at_its_own_level(make_simulator: Callable[..., Simulator]) -> None:
+    """Nothing tells EAM's version beforehand: one that refuses ours is asked again at the next lower one."""
+    simulator = make_simulator(knobs=Knobs(eam_level=(7, 6)))
+    settings = SessionSettings(
+        host=simulator.host,
+        port=simulator.port,
+        username=simulator.user,
+        password=lambda: simulator.password,
+        ca_file=str(simulator.ca_file),
+    )
+    session = Session(settings)
+    session.open()
+    assert session.eam_stub().version == "eam.version.version9_0"
+    simulator.faults.inject("refuse_newer", path="/eam/sdk")
+    askers = [gevent.spawn(agencies, session) for _ in range(4)]
+    gevent.joinall(askers, raise_error=True)
+    assert session.eam_stub().version == "eam.version.version7_6"
+    session.close()

@@ -7,12 +7,15 @@ what is watched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
+from vcenter_eam_plugin.domain.errors import Unavailable
+from vcenter_eam_plugin.vsphere.properties import filter_spec, object_spec, property_spec, retrieve, traversal
+from vcenter_eam_plugin.vsphere.scope import compute_resource_type
 from vcenter_eam_plugin.vsphere.session import Session
 
 NAME_PREFIX = "contrailvm"
@@ -32,60 +35,54 @@ class StandingVm:
 
 
 def find_agent_vms(session: Session, compute_resources: Iterable[str]) -> tuple[StandingVm, ...]:
-    """VMs in these compute resources that are agent VMs or named ``ContrailVM*``. Raises the domain's errors."""
-    collector = vmodl.query.PropertyCollector
-    to_vms = collector.TraversalSpec(name="vms", type=vim.HostSystem, path="vm", skip=False)
-    to_hosts = collector.TraversalSpec(
-        name="hosts", type=vim.ComputeResource, path="host", skip=False, selectSet=[to_vms]
-    )
-    spec = collector.FilterSpec(
-        objectSet=[
-            collector.ObjectSpec(obj=vim.ComputeResource(moref), skip=True, selectSet=[to_hosts])
-            for moref in compute_resources
+    """VMs in these compute resources that are agent VMs or named ``ContrailVM*``.
+
+    "None" lets an agency be created, so an answer that leaves something out is refused: every host that a compute
+    resource names, and every VM that a host names, must be in it. Raises Unavailable if not, ObjectGone when a
+    compute resource does not exist any more.
+    """
+    session.open()
+    stub = session.vim_stub()
+    wanted = {moref: compute_resource_type(moref)(moref, stub) for moref in compute_resources}
+    to_vms = traversal("vms", vim.HostSystem, "vm")
+    to_hosts = traversal("hosts", vim.ComputeResource, "host", [to_vms])
+    spec = filter_spec(
+        [object_spec(reference, [to_hosts]) for reference in wanted.values()],
+        [
+            property_spec(vim.ComputeResource, ["host"]),
+            property_spec(vim.HostSystem, ["name", "vm"]),
+            property_spec(vim.VirtualMachine, ["name", "config.managedBy", "runtime.host"]),
         ],
-        propSet=[
-            collector.PropertySpec(type=vim.HostSystem, pathSet=["name"]),
-            collector.PropertySpec(type=vim.VirtualMachine, pathSet=["name", "config.managedBy", "runtime.host"]),
-        ],
     )
-    hosts: dict[str, str] = {}
-    vms: list[tuple[str, dict[str, Any]]] = []
-    for obj in _retrieve(session, spec):
-        values = {prop.name: prop.val for prop in obj.propSet}
-        moref = obj.obj._GetMoId()
-        if isinstance(obj.obj, vim.HostSystem):
-            hosts[moref] = values.get("name", moref)
-        elif _is_agent_vm(values):
-            vms.append((moref, values))
+    read = {found.moref: found for found in retrieve(session, spec)}
+    for moref in wanted.keys() - read.keys():
+        session.call(getattr, wanted[moref], "name")  # raises ObjectGone if that is why
+        raise _left_out(session, moref)
+    for found in read.values():
+        for reference in (*found.props.get("host", ()), *found.props.get("vm", ())):
+            if reference._GetMoId() not in read:
+                raise _left_out(session, reference._GetMoId())
+    names = {found.moref: found.props.get("name", found.moref) for found in read.values()}
     return tuple(
-        StandingVm(moref, values.get("name", moref), _host_name(values, hosts), _is_named_so(values))
-        for moref, values in sorted(vms, key=lambda vm: vm[0])
+        StandingVm(found.moref, names[found.moref], _host_name(found.props, names), _is_named_so(found.props))
+        for found in sorted(read.values(), key=lambda one: one.moref)
+        if issubclass(found.kind, vim.VirtualMachine) and _is_agent_vm(found.props)
     )
 
 
-def _is_agent_vm(values: dict[str, Any]) -> bool:
+def _left_out(session: Session, moref: str) -> Unavailable:
+    return Unavailable(f"{session.name}: the search for standing agent VMs left out {moref}; it is not used.")
+
+
+def _is_agent_vm(values: Mapping[str, Any]) -> bool:
     managed_by = values.get("config.managedBy")
     return (managed_by is not None and managed_by.type == AGENT_TYPE) or _is_named_so(values)
 
 
-def _is_named_so(values: dict[str, Any]) -> bool:
+def _is_named_so(values: Mapping[str, Any]) -> bool:
     return str(values.get("name", "")).casefold().startswith(NAME_PREFIX)
 
 
-def _host_name(values: dict[str, Any], hosts: dict[str, str]) -> str:
+def _host_name(values: Mapping[str, Any], hosts: Mapping[str, str]) -> str:
     host = values.get("runtime.host")
     return hosts.get(host._GetMoId(), host._GetMoId()) if host is not None else "no host"
-
-
-def _retrieve(session: Session, spec: Any) -> list[Any]:
-    """All pages of one read."""
-    collector = session.content.propertyCollector
-    options = vmodl.query.PropertyCollector.RetrieveOptions()
-    page = session.call(collector.RetrievePropertiesEx, [spec], options)
-    found: list[Any] = []
-    while page is not None:
-        found.extend(page.objects or ())
-        if not page.token:
-            break
-        page = session.call(collector.ContinueRetrievePropertiesEx, page.token)
-    return found

@@ -52,7 +52,7 @@ from vcenter_eam_plugin.vsphere.properties import (
     read_objects,
     traversal,
 )
-from vcenter_eam_plugin.vsphere.scope import list_compute_resources
+from vcenter_eam_plugin.vsphere.scope import compute_resource_type, list_compute_resources
 from vcenter_eam_plugin.vsphere.session import Session
 
 log = logging.getLogger(__name__)
@@ -338,7 +338,7 @@ class _Stream:
         self._vm_view = self._list_view(content)
         self._task_view = self._list_view(content)
         members = traversal("members", vim.view.ListView, "view")
-        compute = [self._compute_kind(moref)(moref, stub) for moref in self._scope]
+        compute = [compute_resource_type(moref)(moref, stub) for moref in self._scope]
         hosts = traversal("hosts", vim.ComputeResource, "host")
         if compute:
             self._filter(
@@ -567,7 +567,7 @@ class _Stream:
 
     def _prove_complete(self) -> None:
         """Whatever should be in the listing and is not must be proven gone, one by one."""
-        expected: dict[str, Any] = {moref: self._compute_kind(moref) for moref in self._scope}
+        expected: dict[str, Any] = {moref: compute_resource_type(moref) for moref in self._scope}
         for kind, props in tuple(self._objects.values()):
             if issubclass(kind, vim.ComputeResource):
                 expected.update((host._GetMoId(), vim.HostSystem) for host in props.get("host", ()))
@@ -605,11 +605,6 @@ class _Stream:
             complete=complete,
             scope=frozenset(self._scope) if complete else None,
         )
-
-    def _compute_kind(self, moref: str) -> Any:
-        """The exact type, which a reference must carry on the wire: not every server goes by the value alone."""
-        place = self._places.get(moref)
-        return vim.ClusterComputeResource if place is None or place.is_cluster else vim.ComputeResource
 
     def _compute_resource(self, moref: str, kind: Any, props: dict[str, Any]) -> ComputeResourceFacts:
         place = self._places.get(moref)

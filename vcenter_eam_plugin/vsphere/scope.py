@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 from urllib.parse import unquote
 
 from pyVmomi import vim
@@ -29,6 +30,14 @@ from vcenter_eam_plugin.vsphere.session import Session
 
 #: Candidates listed in one sentence; a vCenter may have hundreds of clusters.
 MAX_CANDIDATES = 20
+
+
+def compute_resource_type(moref: str) -> Any:
+    """The exact type, which a reference must carry on the wire: not every server goes by the value alone.
+
+    vCenter tells it by the moref: ``domain-s`` is the compute resource of a standalone host, ``domain-c`` a cluster.
+    """
+    return vim.ComputeResource if moref.startswith("domain-s") else vim.ClusterComputeResource
 
 
 def list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]:

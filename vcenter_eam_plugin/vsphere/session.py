@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import logging
 import re
 import socket
 import ssl
@@ -43,6 +44,7 @@ from vcenter_eam_plugin.domain.errors import (
 )
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: A long poll's answer may come this much after its time: network, and a server that is busy. With the wait
@@ -76,6 +78,8 @@ EAM_VERSIONS: tuple[tuple[tuple[int, ...], str], ...] = (
 #: Servers below 7.0 are not supported, but are not refused for it either: govmomi's simulator says 6.5.
 EAM_VERSION_BEFORE = "eam.version.version6_5"
 
+_VERSION_REFUSED = "Unsupported version"
+"""What vSphere's servers say, before looking at the call, to a version URI that they have never heard of."""
 _SESSION_COOKIE = re.compile(r'vmware_soap_session=("[^"]*"|[^;,\s]*)')
 _VERSION = re.compile(rb"<version>\s*([^<\s]+)\s*</version>")
 
@@ -435,7 +439,7 @@ class Session:
             wait = self.settings.wait_seconds + WAIT_MARGIN_SECONDS
             self._vim = _Stub(self, "/sdk", login.version, timeout)
             self._wait = _Stub(self, "/sdk", login.version, wait)
-            self._eam = _Stub(self, "/eam/sdk", eam_version(content.about.apiVersion), timeout)
+            self._eam = _EamStub(self, "/eam/sdk", eam_version(content.about.apiVersion), timeout)
         self._vim.speak(login.version)
         self._wait.speak(login.version)
         self._eam.speak(eam_version(content.about.apiVersion))
@@ -467,6 +471,29 @@ class Session:
         for stub in (self._vim, self._eam):
             if stub is not None:
                 stub.DropConnections()
+
+
+class _EamStub(_Stub):
+    """Steps down when the server does not know the version: nothing tells beforehand which one its EAM speaks."""
+
+    def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:  # noqa: N802, N803
+        while True:
+            version = self.version
+            try:
+                return super().InvokeMethod(mo, info, args, outerStub)
+            except ProtocolError as exc:
+                if _VERSION_REFUSED not in str(exc) or not self._step_down(version):
+                    raise
+
+    def _step_down(self, refused: str) -> bool:
+        """Speak the next lower version, unless somebody went down meanwhile. False: there is none that serves."""
+        known = [version for _, version in EAM_VERSIONS]
+        if self.version == refused:
+            if refused not in known[:-1]:
+                return False
+            self.speak(known[known.index(refused) + 1])
+            log.warning("%s: EAM does not speak %s; trying %s.", self._session.name, refused, self.version)
+        return True
 
 
 class _LoginStub(_Stub):
