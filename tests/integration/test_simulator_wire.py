@@ -231,6 +231,16 @@ def test_a_cut_network_drops_what_is_open_and_what_comes(simulator: Simulator) -
         probe.CurrentTime()
 
 
+def test_a_client_that_died_while_waiting_is_noticed(simulator: Simulator) -> None:
+    """Its session would else be kept for ever by a call that nobody waits for."""
+    with connected(simulator) as instance:
+        collector = instance.content.propertyCollector
+        probe = type(collector)(collector._moId, short(simulator, instance)._stub)
+        with pytest.raises(TimeoutError):
+            probe.WaitForUpdates("")
+        wait_for(lambda: not any(session.in_progress for session in simulator.sessions.active))
+
+
 def test_eam_may_be_down_while_vcenter_is_well(simulator: Simulator) -> None:
     with connected(simulator) as instance:
         simulator.faults.inject("eam_down")

@@ -100,9 +100,17 @@ class Dispatcher:
         self.errors: list[BaseException] = []
 
     def answer(
-        self, path: str, body: bytes, action: str, cookie: str | None, address: str, agent: str, hits: dict[str, Fault]
+        self,
+        path: str,
+        body: bytes,
+        action: str,
+        cookie: str | None,
+        address: str,
+        agent: str,
+        hits: dict[str, Fault],
+        gone: Callable[[], bool] = lambda: False,
     ) -> Reply:
-        """One call. ``hits`` are the faults by name that apply to it."""
+        """One call. ``hits`` are the faults by name that apply to it; ``gone`` says whether its client has left."""
         namespace = EAM_NAMESPACE if path == EAM_PATH else VIM_NAMESPACE
         try:
             version = self.versions(path).resolve(action, strict="refuse_newer" in hits)
@@ -113,7 +121,7 @@ class Dispatcher:
         session = self._sessions.by_cookie(cookie_of(cookie))
         effects = frozenset(hits) & {EMPTY_READS, MISSING_SET}
         user = self._sessions.user(session) if session is not None else _NOBODY
-        call = WireCall(session, user, encoder, address, agent, effects)
+        call = WireCall(session, user, encoder, address, agent, effects, gone)
         if session is not None:
             session.began()
         try:

@@ -37,6 +37,8 @@ PAGE = 100
 """Objects per update set and per page, at most."""
 BATCH_SECONDS = 0.002
 """After the first change a waiting client gets what else changes within this time: one operation changes several."""
+LISTENING_SECONDS = 1.0
+"""How often a waiting call looks whether its client is still connected: a dead client's wait would last for ever."""
 DEFAULT_COLLECTOR = "propertyCollector"
 
 _Collector = vmodl.query.PropertyCollector
@@ -475,8 +477,10 @@ class PropertyCollector(ManagedObject):
                 left = None if seconds is None else seconds - (time.monotonic() - began)
                 if left is not None and left <= 0:
                     return None
-                self._news.wait(left)
-                gevent.sleep(BATCH_SECONDS)
+                if self._news.wait(LISTENING_SECONDS if left is None else min(left, LISTENING_SECONDS)):
+                    gevent.sleep(BATCH_SECONDS)
+                elif call.gone():
+                    return None
                 self._still_wanted(mine, at_version)
         finally:
             self._waiters -= 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import secrets
+import select
 import shutil
 import socket as sockets
 import tempfile
@@ -24,7 +25,7 @@ from xml.sax.saxutils import escape
 
 import gevent
 import gevent.socket
-from gevent import ssl
+from gevent import monkey, ssl
 from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -53,6 +54,9 @@ MAX_BODY = 16 * 1024 * 1024
 """Largest request read: a filter over a whole inventory is far smaller, and nobody shall fill the memory."""
 BACKLOG = 256
 """Connections that may wait to be accepted: a client with a large pool opens them all at once."""
+
+_POLLRDHUP: int | None = getattr(select, "POLLRDHUP", None)
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")  # asked without waiting, so it holds up nobody
 
 _STATUS = {200: "200 OK", 500: "500 Internal Server Error"}
 _UNAVAILABLE = b"<html><body><h1>503 Service Unavailable</h1></body></html>"
@@ -118,6 +122,14 @@ class _Handler(WSGIHandler):  # type: ignore[misc] # gevent is untyped
             self.socket.shutdown(sockets.SHUT_RDWR)
         except OSError:
             log.debug("the connection was gone already")
+
+    def client_gone(self) -> bool:
+        """True once the client has closed its end. Where the system cannot tell, nobody is ever gone."""
+        if _POLLRDHUP is None:
+            return False
+        poll = _poll()
+        poll.register(self.socket.fileno(), _POLLRDHUP)
+        return bool(poll.poll(0))
 
     def log_request(self) -> None:
         """Nothing: the journal says what happened."""
@@ -354,6 +366,7 @@ class Simulator:
             environ.get("REMOTE_ADDR", ""),
             environ.get("HTTP_USER_AGENT", ""),
             hits,
+            handler.client_gone,
         )
         headers = []
         if reply.opened is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pyVmomi import vim, vmodl
@@ -26,7 +27,8 @@ class WireCall(Call):
     """A call as it came over the wire: what the methods of sessions, collectors and views need beyond ``Call``.
 
     ``session`` is ``None`` before a login; a successful login leaves its session in ``opened``. ``effects`` names the
-    faults by name that apply to this call and that only the method itself can act out.
+    faults by name that apply to this call and that only the method itself can act out. ``gone`` tells a method that
+    waits whether its client still listens.
     """
 
     session: Session
@@ -39,12 +41,14 @@ class WireCall(Call):
         address: str,
         agent: str,
         effects: frozenset[str] = frozenset(),
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(user.name, encoder.version, session, functools.partial(require, user))
         self.encoder = encoder
         self.address = address
         self.agent = agent
         self.effects = effects
+        self.gone = gone
         self.opened: Session | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 from pyVmomi import eam, vim, vmodl
 
@@ -56,6 +57,17 @@ def test_a_session_idles_out_and_calls_keep_it(bench: Bench) -> None:
     bench.clock.advance(61)
     with pytest.raises(vim.fault.NotAuthenticated):
         bench.instance.CurrentTime()
+
+
+def test_a_call_that_waits_keeps_its_session(bench: Bench) -> None:
+    bench.simulator.knobs.session_idle_seconds = 60.0
+    collector = bench.content.propertyCollector
+    wait = gevent.spawn(collector.WaitForUpdatesEx, "", PC.WaitOptions(maxWaitSeconds=20))
+    gevent.sleep(0)
+    bench.clock.advance(1000)
+    assert len(bench.simulator.sessions.active) == 1
+    collector.CreateFilter(hosts_of(bench.content.rootFolder, "name"), True)
+    assert wait.get(timeout=5) is not None
 
 
 def test_the_idle_limit_is_an_option(bench: Bench) -> None:
