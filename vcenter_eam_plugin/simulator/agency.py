@@ -278,6 +278,14 @@ class Agency(EamObject):
                 agent.goal_changed()
             self.wake()
 
+    def take_new_moid(self) -> None:
+        """Be the same under another reference, as after a restore of EAM's database."""
+        self.world.remove(self)
+        self.moid = str(uuid.uuid4())
+        self.world.add(self)
+        for agent in self.agents.values():
+            agent.take_new_moid()
+
     def forget(self) -> None:
         """Disappear without removing anything, as after a restore of EAM's database."""
         self.lost = True

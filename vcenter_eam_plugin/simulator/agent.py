@@ -115,7 +115,8 @@ class Agent(EamObject):
             self.available = outcome is CONTENT and self.vm is not None and self.vm.on
             if outcome is not KEEP:
                 self._clear()
-                self._colour("green" if outcome is CONTENT else "yellow")
+                waiting = self.world.knobs.status_in_hook if self.hook is not None else "yellow"
+                self._colour("green" if outcome is CONTENT else waiting)
         else:
             self.available = False
             self._clear()
@@ -518,6 +519,14 @@ class Agent(EamObject):
         self.touch("runtime")
         self.wake()
         return True
+
+    def take_new_moid(self) -> None:
+        """Be the same under another reference, as after a restore of EAM's database."""
+        self.world.remove(self)
+        self.host.agents.pop(self.moid, None)
+        self.moid = str(uuid.uuid4())
+        self.host.agents[self.moid] = self
+        self.world.add(self)
 
     def retry(self) -> None:
         """The configuration changed: forget what failed under the old one."""

@@ -118,6 +118,27 @@ class Issue:
         return made
 
 
+EVENT_TEXTS = {
+    "agency.create": "Agency created",
+    "agency.destroyed": "Agency destroyed",
+    "agency.goalstate": "Agency state changed",
+    "agency.statusChanged": "Agency status changed",
+    "agency.updated": "Agency reconfigured",
+    "agent.created": "Agent added to host",
+    "agent.destroyed": "Agent removed from host",
+    "agent.destroyedNoHost": "Agent removed from host",
+    "agent.statusChanged": "Agent status changed",
+    "agent.markAgentVmAsAvailableAfterProvisioning": "Agent VM has been provisioned and waits to be marked as available",
+    "agent.markAgentVmAsAvailableAfterPowerOn": "Agent VM has been powered on and waits to be marked as available",
+    "agent.task.deployVm": "Agent VM is provisioned",
+    "agent.task.powerOnVm": "Agent VM is powered on",
+    "agent.task.powerOffVm": "Agent VM is powered off",
+    "agent.task.deleteVm": "Agent VM is deleted",
+    "issue.resolved": "Issue resolved",
+}
+"""What the event catalogue of vCenter says of EAM's events, by id after the prefix; it says nothing of issues."""
+
+
 def event_id(type_name: str) -> str:
     """``VmPoweredOff`` -> ``com.vmware.vim.eam.issue.vmPoweredOff``."""
     return f"com.vmware.vim.eam.issue.{type_name[0].lower()}{type_name[1:]}"

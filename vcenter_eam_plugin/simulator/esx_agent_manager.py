@@ -26,7 +26,7 @@ from vcenter_eam_plugin.simulator.agency import (
 )
 from vcenter_eam_plugin.simulator.compute_resource import ComputeResource
 from vcenter_eam_plugin.simulator.datacenter import Datacenter
-from vcenter_eam_plugin.simulator.eam_issues import Issue, Problem
+from vcenter_eam_plugin.simulator.eam_issues import EVENT_TEXTS, Issue, Problem
 from vcenter_eam_plugin.simulator.eam_object import EamObject
 from vcenter_eam_plugin.simulator.folder import Folder
 from vcenter_eam_plugin.simulator.host_system import HostSystem
@@ -77,7 +77,7 @@ class EsxAgentManager(EamObject):
     def notify(self, what: str, host: HostSystem | None = None, vm: VirtualMachine | None = None) -> None:
         """Post an EAM event into vCenter's stream."""
         event = vim.event.EventEx(eventTypeId=f"com.vmware.vim.eam.{what}", severity="info", userName=EAM)
-        event.message = what
+        event.message = EVENT_TEXTS.get(what, what)
         if self.world.knobs.eam_events_name_objects and host is not None and host.alive:
             for thing in (vm, host, *host.ancestors()):
                 if thing is not None:
@@ -109,6 +109,13 @@ class EsxAgentManager(EamObject):
         self.agency_ended(agency)
         if self.world.knobs.orphan_cleanup:
             self.world.clock.after(self.world.knobs.orphan_cleanup_delay, lambda: self._clean_up(vms))
+
+    def restore(self, agency: Agency) -> None:
+        """EAM's database was restored: the agency and its agents are there, under other references."""
+        self.agencies.pop(agency.moid)
+        agency.take_new_moid()
+        self.agencies[agency.moid] = agency
+        self.touch("agency")
 
     def _clean_up(self, vms: list[VirtualMachine]) -> None:
         for vm in vms:

@@ -35,7 +35,7 @@ class Inventory:
         self.world = world
         self.root = world.add(Folder(world, "Datacenters", None, "d"))
         self.eam = world.add(EsxAgentManager(world, self.root, ovf))
-        self.stimuli = Stimuli(world, self.root)
+        self.stimuli = Stimuli(world, self.root, self.eam)
         self.truth = TruthRecorder(world)
         self.vrouters = VRouters(world)
         self.ovf = ovf

@@ -49,7 +49,7 @@ class Knobs:
 
     # Server level.
     api_version: str = "9.0.0.0"
-    """``about.apiVersion`` of vCenter; the EAM level follows from it as in VMware's releases."""
+    """``about.apiVersion`` of vCenter. Set ``eam_level`` with it: clients conclude the one from the other."""
     eam_level: tuple[int, int] = (9, 0)
     """EAM API level: issues that a level does not know are reported as what came before them, or not at all."""
     host_version: str = "8.0.3"
@@ -60,6 +60,8 @@ class Knobs:
     """Sessions that made no call for so long are gone (vCenter's usual setting is 30 minutes)."""
     heartbeat_gate: bool = True
     """EAM turns an agent green only once its VM's guest heartbeat is green (documented up to 8.0)."""
+    status_in_hook: str = "yellow"
+    """An agent's colour while a hook waits to be marked, ``yellow`` or ``green``: not documented."""
     repeat_power_on_hook: bool = True
     """The power-on hook comes after every power-on, not only after the first."""
     fallback_to_agency_settings: bool = True
@@ -108,6 +110,8 @@ class Knobs:
                 continue
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"knob {item.name}: {value} is negative")
+        if self.status_in_hook not in ("yellow", "green"):
+            raise ValueError(f"knob status_in_hook: {self.status_in_hook!r} is neither 'yellow' nor 'green'")
         if not self.vrouter_net.startswith("127."):
             raise ValueError(f"knob vrouter_net: {self.vrouter_net} is not a loopback network")
 

@@ -21,6 +21,8 @@ from vcenter_eam_plugin.simulator.virtual_machine import PowerState, VirtualMach
 from vcenter_eam_plugin.simulator.world import World
 
 if TYPE_CHECKING:
+    from vcenter_eam_plugin.simulator.agency import Agency
+    from vcenter_eam_plugin.simulator.esx_agent_manager import EsxAgentManager
     from vcenter_eam_plugin.simulator.task import Task
 
 E = TypeVar("E", bound=ManagedEntity)
@@ -43,6 +45,8 @@ VERBS = frozenset(
         "enter_maintenance",
         "exit_maintenance",
         "fill_datastore",
+        "freeze_eam",
+        "lose_agency",
         "lose_datastore",
         "move_host",
         "not_responding",
@@ -53,6 +57,8 @@ VERBS = frozenset(
         "recover",
         "reconnect",
         "recover_datastore",
+        "restore_agency",
+        "thaw_eam",
         "remove_cluster",
         "remove_host",
         "rename",
@@ -66,9 +72,10 @@ VERBS = frozenset(
 class Stimuli:
     """The verbs."""
 
-    def __init__(self, world: World, root: Folder) -> None:
+    def __init__(self, world: World, root: Folder, eam: EsxAgentManager) -> None:
         self.world = world
         self.root = root
+        self.eam = eam
 
     # Finding ------------------------------------------------------------------------------------------------
 
@@ -307,6 +314,34 @@ class Stimuli:
         found = self.find(Datastore, datastore)
         self._note("recover_datastore", found)
         found.set_accessible(True)
+
+    # EAM ----------------------------------------------------------------------------------------------------
+
+    def freeze_eam(self) -> None:
+        """EAM hangs: it answers, and does nothing any more."""
+        self.eam.freeze()
+        self.world.journal.add("stimulus", verb="freeze_eam")
+
+    def thaw_eam(self) -> None:
+        """EAM works again."""
+        self.eam.thaw()
+        self.world.journal.add("stimulus", verb="thaw_eam")
+
+    def lose_agency(self, agency: str) -> None:
+        """An agency (name or moid) is gone from EAM's database; its VMs are left behind."""
+        self.eam.lose(self._agency(agency))
+        self.world.journal.add("stimulus", verb="lose_agency", name=agency)
+
+    def restore_agency(self, agency: str) -> None:
+        """An agency (name or moid) and its agents come back from a backup under other references."""
+        self.eam.restore(self._agency(agency))
+        self.world.journal.add("stimulus", verb="restore_agency", name=agency)
+
+    def _agency(self, what: str) -> Agency:
+        found = [agency for agency in self.eam.agencies.values() if what in (agency.name, agency.moid)]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} agencies are named {what!r}")
+        return found[0]
 
     def run(self, verb: str, **arguments: Any) -> Any:
         """Call a verb by name; ``LookupError`` for one that does not exist. Returns something that JSON can hold."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from xml.sax.saxutils import escape
 
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
@@ -105,14 +106,14 @@ class VRouters:
             # Another simulator on this machine may have the address: the VM then has a vRouter that cannot be asked.
             self._world.journal.add("vrouter", vm=vm.moid, address=vm.address, error=str(exc))
             return
-        server = WSGIServer(listener, self._application(vm), log=None, error_log=None)
+        server = WSGIServer(listener, self._application(vm), spawn=Pool(), log=None, error_log=None)
         server.start()
         self._servers[vm.moid] = server
 
     def _close(self, moid: str) -> None:
         server = self._servers.pop(moid, None)
         if server is not None:
-            server.stop(timeout=0)
+            server.stop(timeout=0)  # with open connections: the machine behind them is off
 
     def _application(self, vm: VirtualMachine) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
         def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -454,11 +454,11 @@ def test_exit_maintenance_hangs_while_eam_is_sick() -> None:
     agency = lab.deployed()
     lab.do.enter_maintenance(lab.host)
     lab.until(lambda: red(agency))
-    lab.eam.freeze()
+    lab.do.freeze_eam()
     task = lab.do.exit_maintenance(lab.host)
     lab.settle(600)
     assert not task.ended
-    lab.eam.thaw()
+    lab.do.thaw_eam()
     lab.until(lambda: task.ended and green(agency))
 
 
@@ -822,10 +822,36 @@ def test_lost_agency_leaves_vms_that_are_cleaned_up() -> None:
     lab = Lab()
     agency = lab.deployed()
     vm = lab.vm
-    lab.eam.lose(agency)
+    lab.do.lose_agency(agency.name)
     assert list(lab.eam.query_agency(lab.call)) == []
     assert vm.alive
     lab.until(lambda: not vm.alive)
+
+
+def test_restored_agency_has_other_references() -> None:
+    """After a restore a stored reference finds nothing; agency and agents go on under others, VMs untouched."""
+    lab = Lab()
+    agency = lab.deployed()
+    before = {agency.moid, lab.agent(agency).moid}
+    vm = lab.vm
+    lab.do.restore_agency("ContrailVM-Agency")
+    assert not before & set(lab.world.objects)
+    assert list(lab.eam.query_agency(lab.call)) == [agency.ref]
+    assert list(agency.query_agent(lab.call)) == [lab.agent(agency).ref]
+    lab.do.power_off(vm)
+    lab.until(lambda: red(agency))
+    agency.resolve_all(lab.call)
+    lab.until(lambda: green(agency))
+    assert lab.vm is vm
+
+
+def test_colour_in_a_hook_by_knob() -> None:
+    """Undocumented, so a knob: yellow by default, green if it is so."""
+    lab = Lab(status_in_hook="green")
+    agency = lab.create(manuallyMarkAgentVmAvailableAfterPowerOn=True)
+    lab.until(lambda: green(agency) and agency.agents)
+    assert lab.agent(agency).hook == "poweredOn"
+    assert not lab.agent(agency).available
 
 
 # The API's small print -----------------------------------------------------------------------------------------

@@ -61,6 +61,18 @@ def test_entering_maintenance_is_a_task_and_not_a_property() -> None:
     assert lab.events()[-1] == "ExitMaintenanceModeEvent"
 
 
+def test_the_truth_names_the_phases() -> None:
+    """The journal knows a host on its way in and on its way out, though no property says so."""
+    lab = Lab()
+    journal = lab.vcenter.journal
+    lab.do.enter_maintenance(lab.host)
+    lab.until(lambda: lab.host.in_maintenance)
+    lab.do.exit_maintenance(lab.host)
+    lab.settle()
+    phases = [entry.fields["maintenance"] for entry in journal if entry.kind == "truth"]
+    assert phases == [None, "entering", "in", "exiting", None]
+
+
 def test_tenants_are_moved_away_first() -> None:
     """With DRS the tenants go to another usable host of the cluster; EAM powers off only then."""
     lab = Lab(hosts=2)

@@ -20,6 +20,7 @@ from vcenter_eam_plugin.simulator.world import ManualClock
         {"power_on": 1, "eam_level": [9]},
         {"power_on": 1, "vrouter_net": "10.0"},
         {"power_on": 1, "host_version": 8},
+        {"power_on": 1, "status_in_hook": "red"},
     ],
 )
 def test_a_wrong_change_changes_nothing(changes: dict[str, object]) -> None:
