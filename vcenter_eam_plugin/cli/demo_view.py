@@ -44,6 +44,15 @@ def colour(state: str) -> str:
 class StoryView:
     """Told of everything as it happens."""
 
+    def __init__(self) -> None:
+        self._said: dict[str | None, tuple[object, ...]] = {}
+
+    def is_news(self, message: Mapping[str, Any]) -> bool:
+        """Whether a line about it reads differently from the last about this host: a heartbeat alone does not."""
+        says = (message["oper"], message["state"], message["reason"], message["snapshot"])
+        known, self._said[message["key"]] = self._said.get(message["key"]), says
+        return known != says
+
     def __enter__(self) -> Self:
         return self
 
@@ -88,7 +97,8 @@ class LineView(StoryView):
         click.echo(f"\n== {step.title}")
 
     def message(self, message: Mapping[str, Any], step: Step, states: States) -> None:  # noqa: ARG002
-        click.echo(f"   {_line(message)}")
+        if self.is_news(message):
+            click.echo(f"   {_line(message)}")
 
     def step_ended(self, chapter: Chapter) -> None:
         click.echo(f"   {'done' if chapter.told else 'NOT DONE'} after {chapter.seconds:.1f} s")
@@ -105,6 +115,7 @@ class LiveView(StoryView):
     """A table of every ContrailVM, and a timeline of what was received, redrawn in place."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
         self._title = "Starting"
@@ -129,7 +140,8 @@ class LiveView(StoryView):
         text = Text(_line(message), no_wrap=True, overflow="ellipsis")
         if message["state"] is not None:
             text.highlight_words([message["state"]], colour(message["state"]))
-        self._timeline.append(text)
+        if self.is_news(message):
+            self._timeline.append(text)
         self._draw()
 
     def ended(self, summary: Mapping[str, Any]) -> None:
@@ -144,7 +156,7 @@ class LiveView(StoryView):
     def _draw(self) -> None:
         table = Table(expand=True, title=self._title, title_style="bold")
         for column in ("cluster", "host", "ContrailVM", "state", "vRouter", "reason"):
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+            table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=3 if column == "reason" else None)
         rows = sorted(self._states.values(), key=lambda m: (m["esxi"]["cluster"], m["esxi"]["name"]))
         for message in rows:
             vm = message["vm"]
