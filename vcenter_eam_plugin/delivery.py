@@ -43,6 +43,8 @@ class Delivery:
         self._log = log
         self._leading = False
         self._compared = False
+        self._seen: list[ContrailVm] = []
+        self._taking_in = False
         self._snapshot_at = float("inf")
 
     def leads(self) -> bool:
@@ -53,19 +55,33 @@ class Delivery:
         """Take in what changed. At first, and after a trouble, everything is compared, so that nothing is missed."""
         if not self._leading or not self._fleet.given_out:
             return
+        self._seen.extend(changed)
+        if self._taking_in:
+            return  # the outbox lets others run within a large piece; whoever is at it takes this in after it
+        self._taking_in = True
         try:
-            if not self._compared:
-                self.outbox.reconcile(self._fleet.statuses())
-                self._compared = True
-                self._take_snapshot()
-            elif changed:
-                self.outbox.accept(changed)
+            while self.leads() and (self._seen or not self._compared):
+                self._take_in()
         except PluginError as exc:
             self._compared = False
             self._alarms.raise_("outbox", f"{exc} Everything is compared and sent once this is mended.")
         else:
             self._alarms.clear("outbox")
             self.publisher.wake()
+        finally:
+            self._taking_in = False
+            self._seen.clear()
+
+    def _take_in(self) -> None:
+        """In the order in which it was seen: one that overtook a later one would stand as the truth."""
+        seen, self._seen = self._seen, []
+        if self._compared:
+            self.outbox.accept(seen)
+            return
+        # Set before, so that a trouble meanwhile has everything compared once more.
+        self._compared = True
+        self.outbox.reconcile(self._fleet.statuses())
+        self._take_snapshot()
 
     def compare_everything(self) -> None:
         """Something went wrong that may have lost a change: the next tick compares the whole fleet."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ class SickOutbox(Outbox):
     """The outbox, and a disk that can be full."""
 
     full = False
+    at_work = 0
+    within: Callable[[], None] | None = None
+    """What happens while a piece is taken in: the outbox lets other greenlets run in between."""
 
     def take_epoch(self) -> int:
         self._check()
@@ -33,7 +36,15 @@ class SickOutbox(Outbox):
 
     def accept(self, statuses):  # type: ignore[no-untyped-def]
         self._check()
-        return super().accept(statuses)
+        self.at_work += 1
+        assert self.at_work == 1, "two at once, and no telling which is later"
+        happens, self.within = self.within, None
+        if happens is not None:
+            happens()
+        try:
+            return super().accept(statuses)
+        finally:
+            self.at_work -= 1
 
     def drop_unsent(self) -> int:
         self._check()
@@ -261,6 +272,47 @@ def test_leadership_with_a_full_disk_waits_for_it(bench: Bench) -> None:
     bench.delivery.tick()
     assert bench.outbox.backlog == 0
     assert "outbox" not in bench.alarms
+
+
+@pytest.mark.parametrize("comparing", [True, False])
+def test_what_is_seen_while_the_outbox_is_at_work_is_told_after_it(bench: Bench, comparing: bool) -> None:
+    """Bug: the outbox lets others run within a large piece, and then an older state could be taken in after a newer one
+    and stand as the truth until the next change."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    if comparing:
+        bench.delivery.compare_everything()
+
+    def meanwhile() -> None:
+        bench.power_off(1)
+        bench.outbox.within = lambda: bench.see(InventoryObserved(bench.now, vms=(a_vm(1, power=VmPower.SUSPENDED),)))
+
+    bench.outbox.within = meanwhile
+    bench.power_off(2)
+    assert {s.esxi.moref: s.state for s in bench.outbox.last_accepted().values()} == {
+        "host-1": State.SUSPENDED,
+        "host-2": State.POWERED_OFF,
+    }
+
+
+def test_leadership_lost_while_the_outbox_is_at_work_ends_it(bench: Bench) -> None:
+    """What was seen after that is not for us to tell."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+
+    def meanwhile() -> None:
+        bench.leader = False
+        bench.power_off(1)
+
+    bench.outbox.within = meanwhile
+    bench.power_off(2)
+    bench.delivery.tick()
+    assert bench.outbox.backlog == 0
+    bench.leader = True
+    bench.delivery.tick()
+    assert bench.sent() == ["state host-1", "state host-2", *SNAPSHOT]
 
 
 def test_a_trouble_elsewhere_has_everything_compared(bench: Bench) -> None:
