@@ -9,6 +9,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_no_kill_loses_or_repeats_a_state(
         if message["event"] == "state":
             states_of[message["key"]].append(message["state"])
     for key, states in states_of.items():
-        assert all(one != other for one, other in zip(states, states[1:], strict=False)), (key, states)
+        assert all(one != other for one, other in pairwise(states)), (key, states)
     for message in published:
         assert message == next(m for m in unique if m["id"] == message["id"]), "a duplicate is the same message"
     names = {message["key"]: message["esxi"]["name"] for message in unique if message["key"]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S03: the agency is created once, EAM deploys one ContrailVM per host in scope, and nobody else's agency is touched."""
+"""S03: the agency is created once, EAM deploys one ContrailVM per host in scope, nobody else's agency is touched."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +81,7 @@ def test_a_restart_creates_and_changes_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("owners", [[OTHER], ["us", OTHER], ["us", "us"]], ids=["foreign", "one of each", "two ours"])
 def test_an_agency_that_is_not_ours_alone_is_refused_and_nothing_is_written(bench: Bench, owners: list[str]) -> None:
-    """S03: another's agency of our name, or several, are for a person to judge: BLOCKED, with the owners, and an alarm."""
+    """S03: another's agency of our name, or several, are for a person to judge: BLOCKED, the owners, and an alarm."""
     simulator = bench.simulator
     simulator.add_user(OTHER, "other", "all")
     for owner in owners:
@@ -113,7 +113,7 @@ def test_another_name_of_ours_beside_a_foreign_agency_is_no_conflict(bench: Benc
 
 
 def test_contrailvms_of_a_lost_agency_forbid_a_second_one(bench: Bench) -> None:
-    """S03: EAM's database was restored without the agency; a new one would have EAM delete the VMs and deploy others."""
+    """S03: EAM's database was restored without the agency; a new one would have EAM delete and redeploy all VMs."""
     bench.simulator.knobs.change({"orphan_cleanup": False})
     bench.start()
     bench.wait_until_active()

@@ -63,7 +63,7 @@ def test_an_ambiguous_or_unknown_name_is_an_error_that_lists_the_candidates(
 
 def test_a_cluster_added_to_the_configuration_extends_the_scope(bench: Bench) -> None:
     """S04: one Update, and the ContrailVMs that stand are not touched."""
-    first, second = bench.vcenter.clusters()
+    first, _ = bench.vcenter.clusters()
     bench.start(clusters=("/DC0/host/ClusterA",))
     inside = [host.name for host in first.hosts.values()]
     bench.wait_until_active(*inside)

@@ -29,7 +29,8 @@ def watched(bench: Bench) -> Bench:
 
 def truth_at(bench: Bench, since: int, host: Any, **wanted: Any) -> float:
     """When (POSIX seconds) the simulated host's truth became so, by the journal from an index on."""
-    entries = [e for e in bench.simulator.journal.entries[since:] if e.kind == "truth" and e.fields["host"] == host.moid]
+    entries = bench.simulator.journal.entries[since:]
+    entries = [e for e in entries if e.kind == "truth" and e.fields["host"] == host.moid]
     return next(e.wall.timestamp() for e in entries if all(e.fields.get(k) == v for k, v in wanted.items()))
 
 
@@ -62,7 +63,7 @@ def test_it_is_on_the_bus_at_once_and_the_agency_is_red(
     bench.wait_for_state(host.name, state)
     milliseconds = (heard_at[0] - truth_at(bench, since, host, **truth)) * 1000
     record_property("milliseconds_from_truth_to_listener", round(milliseconds, 1))
-    print(f"{verb}: {milliseconds:.0f} ms from vCenter's truth to the listener")  # noqa: T201 - a figure to be read
+    print(f"{verb}: {milliseconds:.0f} ms from vCenter's truth to the listener")
     assert milliseconds < AT_ONCE * 1000
     bench.wait_for(
         lambda: issue in [i["type"] for i in bench.listener.view.states[message_key(bench, host)]["eam"]["issues"]],
@@ -113,8 +114,10 @@ def test_a_damaged_vm_is_faulty_and_waits_for_a_person(make_bench: Callable[...,
     bench.vcenter.corrupt(bench.vcenter.agent_vm(host))
     bench.wait_for_state(host, "FAULTY")
     assert "VmCorrupted" in bench.messages[-1]["reason"]
-    bench.wait_for(lambda: any("VmCorrupted" in why for why in sum(bench.unit.pipeline.status()["waiting"].values(), [])),
-                   "it is said what it waits for")  # fmt: skip
+    bench.wait_for(
+        lambda: any("VmCorrupted" in why for why in sum(bench.unit.pipeline.status()["waiting"].values(), [])),
+        "it is said what it waits for",
+    )
     assert bench.writes("Resolve") == []
     assert bench.vcenter.agent_vm(host) is not None
 

@@ -201,12 +201,12 @@ def test_a_list_in_the_configuration_can_only_allow_less(make_bench: Callable[..
     bench.wait_for_state(off.name, "POWERED_OFF")
     bench.wait_until_active(off.name)
     assert bench.state(deleted.name) == "MISSING"
-    assert any("VmNotDeployed is not resolved by itself" in w for w in bench.unit.pipeline.status()["waiting"][deleted.moid])
+    waiting = bench.unit.pipeline.status()["waiting"][deleted.moid]
+    assert any("VmNotDeployed is not resolved by itself" in why for why in waiting)
 
 
 def test_a_vm_that_cannot_start_is_not_tried_again_and_again(make_bench: Callable[..., Bench]) -> None:
     """S08: EAM's Resolve powers it on, vCenter refuses: InvalidConfig is for a person, and nothing more is written."""
-
 
     bench = make_bench(hosts=1, clusters=1)
     bench.start()

@@ -15,7 +15,7 @@ def test_a_new_host_gets_its_settings_and_its_contrailvm_with_no_hand_on_anythin
     bench.wait_until_active(host.name)
     assert bench.heard(host.name)[0] in ("PENDING", "BLOCKED", "DEPLOYING")
     assert bench.heard(host.name)[-1] == "ACTIVE"
-    written = [c for c in bench.writes("EsxAgentHostManagerUpdateConfig")]
+    written = bench.writes("EsxAgentHostManagerUpdateConfig")
     assert len(written) == 4, "three hosts at the start, and the new one, each written once"
 
 

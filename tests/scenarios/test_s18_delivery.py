@@ -62,7 +62,8 @@ def test_every_change_once_in_order_and_as_the_schema_says(bench: Bench) -> None
     assert len({m["id"] for m in bench.messages}) == len(bench.messages)
     assert (bench.listener.duplicates, bench.listener.stale) == (0, 0)
     for host in bench.vcenter.hosts():
-        opers = [m["oper"] for m in bench.messages if m["key"] and m["esxi"]["name"] == host.name if m["event"] == "state"]
+        told = [m for m in bench.messages if m["key"] and m["esxi"]["name"] == host.name]
+        opers = [m["oper"] for m in told if m["event"] == "state"]
         assert opers[0] == "CREATE"
         assert set(opers[1:]) == {"UPDATE"}
     assert [m["oper"] for m in bench.messages if m["key"] and m["esxi"]["name"] == third.name][-1] == "DELETE"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import ssl
 import subprocess
@@ -26,9 +25,10 @@ class SimulatorProcess:
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self._log = (directory / "simulator.log").open("wb")
+        code = "from vcenter_eam_plugin.cli.main import main; main()"
+        options = ("--json", "--directory", str(directory / "simulator"), *arguments)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from vcenter_eam_plugin.cli.main import main; main()", "simulator", "--json"]
-            + ["--directory", str(directory / "simulator"), *arguments],
+            [sys.executable, "-c", code, "simulator", *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
@@ -155,5 +155,5 @@ def write_secret(path: Path, text: str) -> Path:
     """A file that only we may read."""
     path.touch(mode=0o600)
     path.write_text(text, "utf-8")
-    assert os.stat(path).st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o077 == 0
     return path

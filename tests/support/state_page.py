@@ -40,4 +40,4 @@ def _state(state: object) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201 (its output is the page)
+    print(page(), end="")
