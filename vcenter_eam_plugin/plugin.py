@@ -69,6 +69,7 @@ class EamPlugin:
         except Exception as exc:  # noqa: BLE001 - the host must live on, whatever we did wrong
             self._log.exception("The EAM plugin could not start.")
             self._refuse(f"unexpected error: {type(exc).__name__}")
+            self._end(service, STOP_SECONDS)
         else:
             self._service, self._refusal = service, ""
 
@@ -76,6 +77,9 @@ class EamPlugin:
         """End everything in order within ``timeout`` seconds; never raises. May be started again afterwards."""
         service, self._service = self._service, None
         self._refusal = "stopped"
+        self._end(service, timeout)
+
+    def _end(self, service: Service | None, timeout: float) -> None:
         if service is None:
             return
         try:

@@ -127,6 +127,11 @@ class Unit:
                     self.first_attempt.set()
                 self.alarms.raise_("connect", str(exc))
                 self._stopping.wait(backoff.next(least=0.0 if exc.retry else REFUSED_RETRY))
+            except Exception as exc:  # noqa: BLE001 - the last line of defence: the others go on, and this is tried again
+                self._log.exception("Connecting ended unexpectedly.")
+                self.first_attempt.set()
+                self.alarms.raise_("connect", f"Connecting ended unexpectedly ({type(exc).__name__}); see the log.")
+                self._stopping.wait(backoff.next(least=REFUSED_RETRY))
             else:
                 self.alarms.clear("connect")
                 self.first_attempt.set()
