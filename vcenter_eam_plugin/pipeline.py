@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of the data for one vCenter: intake -> fleet -> outbox -> broker, and fleet -> planner -> vCenter.
 
-Everything that changes the fleet runs through :meth:`Pipeline.observe`, which never yields in the middle, so
-what the outbox accepted and what the fleet holds are one picture. A pipeline exists once vCenter is logged in
+Everything that changes the fleet runs through :meth:`Pipeline.observe`. The fleet is changed without a yield, and
+the outbox takes what changed in the order of the calls, so both tell one story. A pipeline exists once vCenter is logged in
 to, the scope found and the outbox open; until then there is nothing to watch (see
 :mod:`vcenter_eam_plugin.unit`).
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -161,12 +161,12 @@ class Pipeline:
         self._stopping.set()
         self.poll.wake()
         self.workers.queue.close()
-        self.inventory.stop()
+        self.inventory.stop(timeout * 0.2)  # a courtesy: a vCenter that does not answer is left by force
         intake = [greenlet for name, greenlet in self._greenlets.items() if name != "publisher"]
-        gevent.joinall(intake, timeout=timeout * 0.4)
-        gevent.killall([greenlet for greenlet in intake if not greenlet.dead], timeout=timeout * 0.1)
+        gevent.joinall(intake, timeout=timeout * 0.2)
+        _kill(intake, timeout * 0.1)
         self.delivery.publisher.stop(max(deadline - self._clock() - timeout * 0.1, 0.1))
-        gevent.killall([g for g in self._greenlets.values() if not g.dead], timeout=timeout * 0.1)
+        _kill(self._greenlets.values(), timeout * 0.1)
 
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """What runs, by name."""
@@ -190,7 +190,7 @@ class Pipeline:
     # --- observations -------------------------------------------------------------------------------------
 
     def observe(self, observation: Observation) -> None:
-        """Take in what an edge saw. Never yields, so fleet and outbox stay one picture."""
+        """Take in what an edge saw."""
         changed = self.fleet.apply(observation)
         if self.fleet.agency is not None:
             changed += self.fleet.refuse_agency("")
@@ -290,6 +290,15 @@ class Pipeline:
             "publisher": self.delivery.publisher.status(),
             "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},
         }
+
+
+def _kill(greenlets: Iterable[gevent.Greenlet], seconds: float) -> None:
+    """Kill them, and wait no longer: one that is tidying up with a dead server must not keep the others from their end.
+
+    Not by ``killall``'s own time-out, which raises.
+    """
+    with gevent.Timeout(seconds, False):
+        gevent.killall([greenlet for greenlet in greenlets if not greenlet.dead])
 
 
 def _desired(eam: EamConfig, scope: tuple[str, ...]) -> Desired:

@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Event, State, VRouter
+from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Event, State, Violation, VRouter
 
 VERSION = 1
 """Grows when a field changes its meaning or goes; a new field alone does not count."""
@@ -92,6 +92,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"request_id": "
     vm: AgentVm | None
     vrouter: VRouter | None
     eam: Eam | None
+    violations: tuple[Violation, ...] = ()
+    """Rules of vCenter that are seen broken on this host now; empty when all is well."""
     coalesced: int = 0
     """How many older, never sent messages of this key this one stands for: the broker was away for long."""
     snapshot: Snapshot | None = None
@@ -229,6 +231,7 @@ def _about(
         vm=status.vm,
         vrouter=status.vrouter,
         eam=status.eam,
+        violations=status.violations,
         coalesced=coalesced,
         snapshot=snapshot,
     )

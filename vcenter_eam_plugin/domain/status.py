@@ -88,6 +88,13 @@ class Eam(msgspec.Struct, frozen=True, kw_only=True):
     issues: tuple[Issue, ...] = ()
 
 
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that vCenter keeps for agent VMs, seen broken on this host; the names are in ``domain/violations.py``."""
+
+    name: str
+    text: str
+
+
 class ContrailVm(msgspec.Struct, frozen=True, kw_only=True):
     """Everything published about the ContrailVM of one host.
 
@@ -103,6 +110,7 @@ class ContrailVm(msgspec.Struct, frozen=True, kw_only=True):
     vrouter: VRouter
     eam: Eam
     last_state: State | None = None
+    violations: tuple[Violation, ...] = ()
 
 
 class Event(StrEnum):
