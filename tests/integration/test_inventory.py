@@ -345,6 +345,45 @@ def test_p8_one_empty_answer_anywhere_in_a_listing(
         assert {host.moref for host in listing.hosts} == set(watch.scope[0].hosts)
 
 
+@pytest.mark.parametrize("left_out", ["everything", "cluster", "host"])
+def test_p8_first_set_that_leaves_something_out_is_not_used(
+    simulator_vcenter: VCenter, watch: Watch, left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: what should be in a listing and is not must be proven gone; else the listing is made again."""
+    kinds = {"everything": object, "cluster": vim.ClusterComputeResource, "host": vim.HostSystem}
+    call = watch.session.call
+    lost: list[Any] = []
+
+    def lossy(fn: Any, *args: Any, **kw: Any) -> Any:
+        result = call(fn, *args, **kw)
+        for one in getattr(result, "filterSet", None) or ():
+            kept = [update for update in one.objectSet if not isinstance(update.obj, kinds[left_out])]
+            if not lost or lost[0] is result:
+                lost[:] = [result]
+                one.objectSet = kept
+        return result
+
+    monkeypatch.setattr(watch.session, "call", lossy)
+    watch.inventory.refresh()
+    watch.next_listing(1)
+    assert lost
+    assert "left out" in str(watch.inventory.last_error)
+    for listing in watch.listings():
+        assert listing.compute_resources == watch.listings()[0].compute_resources
+        assert {host.moref for host in listing.hosts} == set(watch.scope[0].hosts)
+
+
+def test_p7_silence_of_an_ended_session_is_not_peace(
+    simulator_vcenter: VCenter, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: some servers answer an expired session "nothing new" for ever; after each silence the session is proven."""
+    answers = iter([False])
+    alive = watch.session.alive
+    monkeypatch.setattr(watch.session, "alive", lambda: next(answers, None) is None and alive())
+    watch.next_listing(1)
+    assert watch.session.generation == 2
+
+
 def test_events_refused_do_not_stop_the_inventory(simulator_vcenter: VCenter, watch: Watch) -> None:
     """Events are hints: an account that may not read them still sees everything, later."""
     simulator_vcenter.simulator.faults.inject(
