@@ -83,10 +83,13 @@ class Unit:
         self._stopping.set()
         if self._greenlet is not None:
             self._greenlet.join(timeout * 0.2)
-            self._greenlet.kill(timeout=timeout * 0.1)
+            with gevent.Timeout(timeout * 0.1, False):  # kill's own time-out would raise
+                self._greenlet.kill()
         if self.pipeline is not None:
             self.pipeline.stop((deadline - self._clock()) * 0.8)
-        with gevent.Timeout(max(deadline - self._clock(), 0.1), False):
+        # Logging out is a courtesy too; what it may take at most is kept short of our own deadline, so that a process
+        # whose vCenter does not answer still ends in time.
+        with gevent.Timeout(max(min(deadline - self._clock(), timeout * 0.25), 0.1), False):
             self.session.close()
         if self._outbox is not None:
             self._outbox.close()
