@@ -2,8 +2,8 @@
 """The way of the data for one vCenter: intake -> fleet -> outbox -> broker, and fleet -> planner -> vCenter.
 
 Everything that changes the fleet runs through :meth:`Pipeline.observe`. The fleet is changed without a yield, and
-the outbox takes what changed in the order of the calls, so both tell one story. A pipeline exists once vCenter is logged in
-to, the scope found and the outbox open; until then there is nothing to watch (see
+the outbox takes what changed in the order of the calls, so both tell one story. A pipeline exists once vCenter is
+logged in to, the scope found and the outbox open; until then there is nothing to watch (see
 :mod:`vcenter_eam_plugin.unit`).
 
 Not promised: that a lost event is ever seen. Events only wake; the poll and the inventory see the truth.

@@ -26,7 +26,7 @@ def test_the_classical_keys_come_first() -> None:
     body = json.loads(messages.encode(message))
     ours = (
         "version id event key epoch seq timestamp publisher state old_state last_state reason esxi vm vrouter eam"
-        " coalesced snapshot"
+        " violations coalesced snapshot"
     )
     assert list(body) == ["request-id", "oper", "type", "uuid", "fq_name", *ours.split()]
     assert body["type"] == "contrail_vm"
