@@ -172,6 +172,47 @@ class EamClient:
             config.scope = build_scope(wanted)
             self._write(agency.Update, config)
 
+    def shrink_scope(self, agency_moref: str, morefs: Iterable[str]) -> None:
+        """Take compute resources out of the scope: EAM then deletes the ContrailVMs there. Only with consent.
+
+        Refuses to leave nothing: an agency without a scope is uninstalled, not emptied. Raises ConfigurationError.
+        """
+        agency = self._agency(agency_moref)
+        config = self._session.call(agency.QueryConfig)
+        gone = frozenset(morefs)
+        kept = tuple(moref for moref in scope_of(config) if moref not in gone)
+        if not kept:
+            raise ConfigurationError(
+                f"{self._session.name}: the agency's scope would be empty.", remedy="Uninstall the agency instead."
+            )
+        if kept != scope_of(config):
+            config.scope = build_scope(kept)
+            self._write(agency.Update, config)
+
+    def set_package(self, agency_moref: str, url: str, certificate_pem: str | None, *, hold: bool) -> None:
+        """Point every agent configuration at another OVF package: EAM starts to replace *every* ContrailVM at once.
+
+        ``hold`` sets the hold after provisioning in the same write, so that each new VM waits, off, for its turn.
+        """
+        agency = self._agency(agency_moref)
+        config = self._session.call(agency.QueryConfig)
+        for agent in config.agentConfig:
+            agent.ovfPackageUrl = url
+            agent.ovfSslTrust = (
+                None if certificate_pem is None else eam.Agent.PinnedPemCertificate(sslCertificate=certificate_pem)
+            )
+        if hold:
+            config.manuallyMarkAgentVmAvailableAfterProvisioning = True
+        self._write(agency.Update, config)
+
+    def uninstall(self, agency_moref: str) -> None:
+        """Set the goal state to uninstalled: EAM removes every agent with its VM; the agency itself stays."""
+        self._write(self._agency(agency_moref).Uninstall)
+
+    def destroy(self, agency_moref: str) -> None:
+        """Remove the agency, and agents that are left. Uninstall first and wait, or issues cannot be resolved."""
+        self._write(self._agency(agency_moref).DestroyAgency)
+
     def set_holds(self, agency_moref: str, after_provisioning: bool, after_power_on: bool) -> None:
         """Set both hold flags. Nothing to change: no write."""
         agency = self._agency(agency_moref)
