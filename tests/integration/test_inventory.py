@@ -74,7 +74,7 @@ def test_vm_that_does_not_exist_is_reported_gone(vcenter: VCenter, admin: Admin,
     """An agent may name a VM that was deleted a moment before: that must not break the stream."""
     with vcenter.session() as session, watching(session, cluster) as watch:
         watch.first_listing()
-        vms = admin.vms_of(watch.scope[0].hosts[0])
+        vms = [vm for host in watch.scope[0].hosts for vm in admin.vms_of(host)]
         watch.inventory.follow_vms([*vms[:1], "vm-999999"])
         wait_for(lambda: watch.vm(vms[0]), "the VM that exists")
         assert watch.vm("vm-999999") is None
@@ -156,6 +156,28 @@ def test_stop_ends_a_blocked_wait_at_once(vcenter: VCenter, cluster: str) -> Non
                 watch.stop()
         assert not watch.inventory.live
         assert watch.inventory.last_error is None
+
+
+def test_cancel_that_comes_too_early_is_sent_again(
+    vcenter: VCenter, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen here: a cancel that overtakes the wait it is meant for has no effect, and a new scope waited 30 s."""
+    with vcenter.session(wait_seconds=30) as session, watching(session, cluster) as watch:
+        watch.first_listing()
+        cancel = module._Stream.cancel
+        lost: list[module._Stream] = []
+
+        def unlucky(stream: module._Stream) -> None:
+            if stream in lost:
+                cancel(stream)
+            lost.append(stream)
+
+        monkeypatch.setattr(module._Stream, "cancel", unlucky)
+        with gevent.Timeout(5):
+            watch.inventory.refresh()
+            watch.next_listing(1)
+        with gevent.Timeout(5):
+            watch.stop()
 
 
 def test_stop_before_the_server_ever_answered(vcenter: VCenter, cluster: str) -> None:

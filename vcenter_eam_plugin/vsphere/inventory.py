@@ -99,9 +99,11 @@ RETRY_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 REFUSED_RETRY_SECONDS = 20.0
 #: A stream that held this long was sound: the next failure starts at the shortest pause again.
 SOUND_SECONDS = 30.0
+#: Objects looked at before others get a turn: a whole fleet in one go would hold the event loop for 50 ms and more.
+OBJECTS_A_TURN = 200
 #: Giving server-side objects back is a courtesy; a dead server must not hold up the next attempt.
 RELEASE_SECONDS = 3.0
-#: How often a stop asks again: a cancel that arrives just before the wait it should cancel has no effect.
+#: How often a cancel is sent again: one that arrives just before the wait it should cancel has no effect.
 CANCEL_SECONDS = 0.2
 
 
@@ -143,6 +145,7 @@ class Inventory:
         self._wake = Event()
         self._ended = Event()
         self._ended.set()
+        self._runner: Any = None
         self._stream: _Stream | None = None
         self._released: list[tuple[int, Callable[[], Any]]] = []
 
@@ -171,16 +174,25 @@ class Inventory:
             self._emit(InventoryObserved(at=self._clock(), gone=unknown))
 
     def refresh(self) -> None:
-        """List everything anew, now."""
+        """List everything anew, now. Waits until the stream under way has noticed, 3 s at most."""
         self._again = True
-        self._interrupt()
+        self._wake.set()
+        stream = self._stream
+        if stream is None or gevent.getcurrent() is self._runner:
+            return  # no wait is under way, and the next one looks first
+        with gevent.Timeout(RELEASE_SECONDS, False):
+            while self._stream is stream:
+                stream.cancel()
+                stream.ended.wait(CANCEL_SECONDS)
 
     def stop(self, timeout: float = 5.0) -> bool:
         """End ``run`` and wait for it; False when it has not ended after ``timeout`` seconds."""
         self._stopping = True
+        self._wake.set()
         with gevent.Timeout(timeout, False):
             while not self._ended.is_set():
-                self._interrupt()
+                if self._stream is not None:
+                    self._stream.cancel()
                 self._ended.wait(CANCEL_SECONDS)
         return bool(self._ended.is_set())
 
@@ -195,18 +207,12 @@ class Inventory:
             "vms": len(self._followed),
         }
 
-    def _interrupt(self) -> None:
-        self._wake.set()
-        stream = self._stream
-        if stream is not None:
-            with gevent.Timeout(RELEASE_SECONDS, False):
-                stream.cancel()
-
     # --- the greenlet ----------------------------------------------------------------------------------
 
     def run(self) -> None:
         """List, follow, and after any gap list again, until :meth:`stop`. Nothing that vCenter does ends it."""
         self._ended.clear()
+        self._runner = gevent.getcurrent()
         failures = 0
         try:
             while not self._stopping:
@@ -228,6 +234,7 @@ class Inventory:
                     self._wake.wait(_pause(exc, failures))
         finally:
             self._mark_stale()
+            self._runner = None
             self._ended.set()
 
     def _follow(self) -> None:
@@ -252,6 +259,7 @@ class Inventory:
                 self._tell(stream.take_page())
         finally:
             self._stream = None
+            stream.ended.set()
             self._mark_stale()
             self._released.extend(stream.owned)
             self._give_back()
@@ -303,6 +311,7 @@ class _Stream:
     def __init__(self, session: Session, clock: Callable[[], float], scope: tuple[str, ...]) -> None:
         self.owned: list[tuple[int, Callable[[], Any]]] = []
         """What must be given back to the server: (login generation, call)."""
+        self.ended = Event()
         self._session = session
         self._clock = clock
         self._scope = scope
@@ -585,7 +594,9 @@ class _Stream:
         compute = []
         hosts = []
         vms = []
-        for moref in morefs:
+        for turn, moref in enumerate(morefs):
+            if turn % OBJECTS_A_TURN == 0:
+                gevent.sleep(0)
             kind, props = self._objects[moref]
             try:
                 if issubclass(kind, vim.ComputeResource):
