@@ -167,7 +167,8 @@ class Actor:
                     network=decision.network.moref if decision.network else None,
                 )
         except PluginError as exc:
-            self.planner.settings_refused(action.host, str(exc), now)
+            if not exc.retry and not self.gate.closed():  # what time heals is tried again soon, by whoever called us
+                self.planner.settings_refused(action.host, str(exc), now)
             raise
         alarm = f"agent-vm-settings:{action.host}"
         if decision.missing:

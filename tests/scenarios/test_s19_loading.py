@@ -209,9 +209,7 @@ def test_a_leader_that_is_deposed_drops_what_is_unsent(
 @pytest.mark.parametrize(
     ("how", "why"), [("unpatched", "has not patched"), ("manager", "runs once inside every ContrailVM")]
 )
-def test_the_wrong_host_is_refused_with_a_status(
-    bench: Bench, load: Callable[..., Host], how: str, why: str
-) -> None:
+def test_the_wrong_host_is_refused_with_a_status(bench: Bench, load: Callable[..., Host], how: str, why: str) -> None:
     """S19: without gevent's patches one call would stop the host; contrail-vcenter-manager is the wrong place."""
     wire = Wire(bench.simulator)
     host = load(write_conf(bench), how)
