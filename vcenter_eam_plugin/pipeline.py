@@ -36,6 +36,7 @@ from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.eam_poll import EamPoll
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.vsphere.inventory import Inventory
 from vcenter_eam_plugin.vsphere.session import Session
 from vcenter_eam_plugin.workers import AGENCY_KEY, Workers
@@ -109,6 +110,14 @@ class Pipeline:
             log=log,
             stopping=self._stopping,
         )
+        self.rules = RuleWatcher(
+            session,
+            self.fleet,
+            publish=self.delivery.publish,
+            clock=clock,
+            stopping=self._stopping,
+            log=log,
+        )
         actor = Actor(
             session=session,
             eam=eam,
@@ -151,6 +160,7 @@ class Pipeline:
             "inventory": self.inventory.run,
             "poll": self.poll.run,
             "publisher": self.delivery.publisher.run,
+            "rules": self.rules.run,
         }
         bodies |= {f"worker-{n}": self.workers.run for n in range(WORKERS)}
         self._greenlets = {name: gevent.spawn(self._keep_running, name, body) for name, body in bodies.items()}
@@ -177,6 +187,7 @@ class Pipeline:
         backoff = Backoff()
         alarm = f"crash:{name}"
         while not self._stopping.is_set():
+            self.alarms.clear(alarm)
             try:
                 body()
             except Exception as exc:  # noqa: BLE001 - the last line of defence: one bug must not end the others
@@ -207,6 +218,7 @@ class Pipeline:
         now = self._clock()
         for host in touched:
             self.planner.observe(self.fleet, host, now)
+            self.rules.observe(host, now)
             self.workers.queue.add(host)
             agent = self.fleet.agent_on(host)
             if agent is not None and not self.fleet.is_settled(agent):

@@ -53,6 +53,8 @@ class _Cluster:
     started: deque[float] = field(default_factory=deque)
     failed: deque[float] = field(default_factory=deque)
     open_until: float = 0.0
+    testing: bool = False
+    """The breaker's time is over, and the next repair shows whether the cause is."""
 
 
 @dataclass(slots=True)
@@ -158,7 +160,7 @@ class Ledger:
         """A person says that the cause is gone."""
         book = self._clusters.get(cluster)
         if book is not None:
-            book.open_until, book.window = 0.0, 1
+            book.open_until, book.window, book.testing = 0.0, 1, False
             book.failed.clear()
 
     def _book(self, cluster: str, now: float) -> _Cluster:
@@ -180,6 +182,7 @@ class Ledger:
             return
         if not failed:
             self._backoff.pop(host, None)
+            book.testing = False
             book.window = min(book.window * 2, max(self.limits.at_once, 1))
             return
         backoff = self._backoff.setdefault(host, _Backoff())
@@ -187,6 +190,6 @@ class Ledger:
         backoff.until = now + min(BACKOFF_FIRST * 2 ** (backoff.failures - 1), BACKOFF_MOST)
         book.window = 1
         book.failed.append(now)
-        if len(book.failed) >= BREAKER_FAILURES:
-            book.open_until = now + BREAKER_COOLDOWN
+        if book.testing or len(book.failed) >= BREAKER_FAILURES:
+            book.open_until, book.testing = now + BREAKER_COOLDOWN, True
             book.failed.clear()

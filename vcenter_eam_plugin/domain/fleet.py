@@ -25,7 +25,7 @@ from vcenter_eam_plugin.domain.facts import (
 )
 from vcenter_eam_plugin.domain.lifecycle import Evidence, classify
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, InventoryObserved, Observation
-from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Issue, State, VRouter
+from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Issue, State, Violation, VRouter
 
 NEVER = float("-inf")
 """A time before every read."""
@@ -63,6 +63,10 @@ class Fleet:
         self.foreign: tuple[AgencyFacts, ...] = ()
         self.agency_refusal = ""
         """Why the agency may not be created or used, set by whoever decided so; shows as BLOCKED."""
+        self.retreat: frozenset[str] = frozenset()
+        """Compute resources that are drained of ContrailVMs for now, by an operator's switch."""
+        self._notes: dict[str, str] = {}
+        self._violations: dict[str, tuple[Violation, ...]] = {}
         self._agency_read = False
         self._inventory_read = False
         self._listed: frozenset[str] | None = None
@@ -154,7 +158,7 @@ class Fleet:
 
     def wants_agent(self, host: HostFacts) -> bool:
         uninstalled = self.agency is not None and self.agency.goal is GoalState.UNINSTALLED
-        return host.compute_resource in self.scope and not uninstalled
+        return host.compute_resource in self.scope - self.retreat and not uninstalled
 
     # --- observations -------------------------------------------------------------------------------------
 
@@ -176,6 +180,25 @@ class Fleet:
         """Change the configured scope; returns the statuses that this changes."""
         self.configured_scope = frozenset(scope)
         return self._derive(set(self._records) | set(self.hosts))
+
+    def set_retreat(self, compute_resources: Iterable[str]) -> tuple[ContrailVm, ...]:
+        """Drain these compute resources, and no others; returns the statuses that this changes."""
+        self.retreat = frozenset(compute_resources)
+        return self._derive(set(self._records) | set(self.hosts))
+
+    def note(self, host: str, text: str) -> tuple[ContrailVm, ...]:
+        """Say what the pending hook of a host waits for (empty: nothing to say); returns what that changes."""
+        if self._notes.get(host, "") == text:
+            return ()
+        self._notes[host] = text
+        return self._derive({host})
+
+    def set_violations(self, host: str, found: tuple[Violation, ...]) -> tuple[ContrailVm, ...]:
+        """Rules that are seen broken on a host now; returns what that changes."""
+        if self._violations.get(host, ()) == found:
+            return ()
+        self._violations[host] = found
+        return self._derive({host})
 
     def refuse_agency(self, why: str) -> tuple[ContrailVm, ...]:
         """Say why there will be no agency of ours (empty: there may be one); returns what that changes."""
@@ -330,6 +353,8 @@ class Fleet:
                 changed.append(status)
             if status.state is State.REMOVED:
                 del self._records[host]
+                self._notes.pop(host, None)
+                self._violations.pop(host, None)
                 self._agents_of.pop(host, None)
                 self._last_esxi.pop(host, None)
             elif differs:
@@ -350,6 +375,7 @@ class Fleet:
             host_settled=read > self._host_changed_at(host),
             vm_gone=agent is not None and agent.vm in self._gone_vms,
             agency_trouble=self._agency_trouble(),
+            note=self._notes.get(host, ""),
         )
 
     def _agency_trouble(self) -> str:
@@ -372,6 +398,7 @@ class Fleet:
             state=state,
             reason=reason,
             last_state=last_state,
+            violations=self._violations.get(host, ()),
             esxi=self._esxi(host),
             vm=None if vm is None else AgentVm(
                 moref=vm.moref, name=vm.name, host=vm.host, power=vm.power.value, connection=vm.connection,

@@ -42,6 +42,7 @@ class Evidence:
     ``host_settled``: the same for changes of the host alone.
     ``vm_gone``: the agent names a VM that the inventory saw leaving.
     ``agency_trouble``: why there is no agency of ours, or empty.
+    ``note``: what a pending hook waits for, or why its step failed, as whoever works on it says.
     """
 
     wanted: bool
@@ -52,6 +53,7 @@ class Evidence:
     host_settled: bool
     vm_gone: bool = False
     agency_trouble: str = ""
+    note: str = ""
 
     @property
     def issue(self) -> IssueFacts | None:
@@ -164,6 +166,14 @@ def _trouble_reason(e: Evidence) -> str:
     return e.agency_trouble
 
 
+def _held_off_reason(e: Evidence) -> str:
+    return e.note or "held before its first power-on"
+
+
+def _held_on_reason(e: Evidence) -> str:
+    return e.note or "powered on, held until it is marked as available"
+
+
 def _vm_connection_reason(e: Evidence) -> str:
     return f"the VM is {e.vm.connection}" if e.vm is not None else ""
 
@@ -213,7 +223,7 @@ RULES: tuple[Rule, ...] = (
     # A VM that is off.
     Rule(State.SUSPENDED, "VM suspended", lambda e: _power(e, VmPower.SUSPENDED), "the ContrailVM is suspended"),
     Rule(State.PROVISIONED, "VM off, held", lambda e: _power(e, VmPower.POWERED_OFF)
-         and _hook(e, HookState.PROVISIONED, HookState.PRE_POWER_ON), "held before its first power-on"),
+         and _hook(e, HookState.PROVISIONED, HookState.PRE_POWER_ON), _held_off_reason),
     Rule(State.STARTING, "VM off, EAM is working", lambda e: _power(e, VmPower.POWERED_OFF)
          and _status(e, EamStatus.YELLOW), "EAM is about to power it on"),
     Rule(State.STARTING, "VM off, host just came back", lambda e: _power(e, VmPower.POWERED_OFF)
@@ -227,7 +237,7 @@ RULES: tuple[Rule, ...] = (
     Rule(State.FAULTY, "VM on, elsewhere", lambda e: e.vm is not None and e.host is not None
          and e.vm.host not in (None, e.host.moref), _elsewhere_reason),
     Rule(State.STARTING, "VM on, held", lambda e: _hook(e, HookState.POWERED_ON, HookState.PRE_POWER_ON),
-         "powered on, held until it is marked as available"),
+         _held_on_reason),
     Rule(State.STARTING, "VM on, EAM not read since", lambda e: not e.settled,
          "powered on; EAM has not confirmed it since"),
     Rule(State.STARTING, "VM on, EAM is working", lambda e: _status(e, EamStatus.YELLOW),

@@ -116,7 +116,9 @@ class Planner:
         if fleet.foreign:
             return Plan(waiting=("an agency of our name belongs to somebody else",))
         if fleet.agency is None:
-            return Plan((CreateAgency(self.desired.scope),)) if self.desired.scope else Plan()
+            # EAM refuses a scope with a compute resource that is gone; one that comes back is added then.
+            scope = tuple(moref for moref in self.desired.scope if moref in fleet.compute_resources)
+            return Plan((CreateAgency(scope),)) if scope else Plan()
         agency = fleet.agency
         if agency.goal is not GoalState.ENABLED:
             return Plan(waiting=(f"the agency's goal state is {agency.goal.value}",))

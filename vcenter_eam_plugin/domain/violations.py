@@ -7,10 +7,11 @@ it is published with the ContrailVM of that host, and is over when it is no long
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostFacts, HostTask, StandbyMode, VmFacts, VmPower
+from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.lifecycle import host_available
 from vcenter_eam_plugin.domain.status import State, Violation
 
@@ -21,118 +22,120 @@ HANGS_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tenants:
-    """Powered-on VMs of a host that are no agent VMs, as two reads saw them (morefs).
+class Times:
+    """How long what may take time may take (seconds)."""
 
-    ``before`` is the first read after the host's ContrailVM became unusable, ``now`` the newest.
-    """
-
-    before: frozenset[str]
-    now: frozenset[str]
+    late: float = LATE_SECONDS
+    hangs: float = HANGS_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What is seen of one host. Times are monotonic seconds; ``None`` where it did not happen.
 
-    ``back_since``: since when the host has been available after it was away (maintenance, standby, lost).
-    ``leaving_since``: since when a task takes it out of maintenance. ``was_lost``: it came back from being unreachable.
-    ``in_slots``: HA counts the ContrailVM in its admission control.
+    ``back_from``: what the host was away for ("maintenance", "standby" or "lost") before it came back at
+    ``back_since``; both hold until its ContrailVM is ACTIVE. ``leaving_since``: since when a task takes it out of
+    maintenance. ``tenants``: its powered-on VMs that are no agent VMs (morefs), and ``tenants_before`` those of
+    the first read after its ContrailVM went down. ``in_slots``: HA counts the ContrailVM in its admission control.
     """
 
     state: State
     host: HostFacts
     vm: VmFacts | None
     now: float
-    back_since: float | None = None
+    back_from: str = ""
+    back_since: float = 0.0
     leaving_since: float | None = None
-    was_in_maintenance: bool = False
-    was_lost: bool = False
-    tenants: Tenants | None = None
+    tenants: frozenset[str] = frozenset()
+    tenants_before: frozenset[str] = frozenset()
     in_slots: bool = False
-    names: dict[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     """Host moref -> name, for texts."""
+    times: Times = field(default_factory=Times)
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the ContrailVM forwards nothing, whatever the reason."""
+        return self.vm is None or self.vm.power is not VmPower.POWERED_ON
 
-def _is_off(sight: Sight) -> bool:
-    return sight.vm is not None and sight.vm.power is not VmPower.POWERED_ON
+    @property
+    def is_off(self) -> bool:
+        return self.vm is not None and self.is_down
 
+    @property
+    def is_elsewhere(self) -> bool:
+        return self.vm is not None and self.vm.host not in (None, self.host.moref)
 
-def _is_elsewhere(sight: Sight) -> bool:
-    return sight.vm is not None and sight.vm.host not in (None, sight.host.moref)
+    @property
+    def place(self) -> str:
+        """Where the ContrailVM runs, in words."""
+        where = self.vm.host if self.vm is not None and self.vm.host is not None else "nowhere"
+        return self.names.get(where, where)
 
 
 def _late_power_on(sight: Sight) -> str:
     """S10: EAM powers the ContrailVM on before the host's exit from maintenance ends."""
-    late = sight.back_since is not None and sight.now - sight.back_since > LATE_SECONDS
-    if sight.was_in_maintenance and late and _is_off(sight) and host_available(sight.host):
+    late = sight.back_from == "maintenance" and sight.now - sight.back_since > sight.times.late
+    if late and sight.is_off and host_available(sight.host):
         return "the host left maintenance, and its ContrailVM is still off"
     return ""
 
 
 def _exit_hangs(sight: Sight) -> str:
     """S10: the exit from maintenance waits for the ContrailVM, and EAM does not power it on."""
-    hangs = sight.leaving_since is not None and sight.now - sight.leaving_since > HANGS_SECONDS
-    if hangs and sight.host.task is HostTask.EXITING_MAINTENANCE and _is_off(sight):
+    hangs = sight.leaving_since is not None and sight.now - sight.leaving_since > sight.times.hangs
+    if hangs and sight.host.task is HostTask.EXITING_MAINTENANCE and sight.is_off:
         return "the exit from maintenance waits for the ContrailVM; see that EAM can log in to vCenter"
     return ""
 
 
 def _on_other_host(sight: Sight) -> str:
     """S11: DRS leaves an agent VM where it is, and nobody without EAM.Modify can move it."""
-    if _is_elsewhere(sight) and sight.host.connection is ConnectionState.CONNECTED:
-        return f"the ContrailVM was moved to {_place(sight)}"
+    if sight.is_elsewhere and sight.host.connection is ConnectionState.CONNECTED:
+        return f"the ContrailVM was moved to {sight.place}"
     return ""
 
 
 def _restarted_elsewhere(sight: Sight) -> str:
     """S15: HA does not start an agent VM on another host when its own is lost."""
-    if _is_elsewhere(sight) and sight.host.connection is not ConnectionState.CONNECTED:
-        return f"the host is lost, and its ContrailVM was started on {_place(sight)}"
+    if sight.is_elsewhere and sight.host.connection is not ConnectionState.CONNECTED:
+        return f"the host is lost, and its ContrailVM was started on {sight.place}"
     return ""
 
 
 def _tenant_moved_here(sight: Sight) -> str:
     """S12: DRS moves no tenant VM to a host whose ContrailVM is not available."""
-    arrived = len(sight.tenants.now - sight.tenants.before) if sight.tenants is not None else 0
-    if arrived and sight.state is not State.ACTIVE:
+    arrived = len(sight.tenants - sight.tenants_before)
+    if arrived and sight.is_down and sight.back_from != "lost":
         return f"{arrived} tenant VM(s) were started on or moved to the host while its vRouter is unusable"
     return ""
 
 
 def _tenants_without_vrouter(sight: Sight) -> str:
     """Not a rule of vCenter, but what an operator must know first: who is without network."""
-    running = len(sight.tenants.now) if sight.tenants is not None else 0
-    if running and sight.state is not State.ACTIVE and sight.state is not State.UNREACHABLE:
-        return f"{running} tenant VM(s) run on the host while its vRouter is unusable"
+    if sight.tenants and sight.is_down:
+        return f"{len(sight.tenants)} tenant VM(s) run on the host while its vRouter is unusable"
     return ""
 
 
 def _dpm_agent_first(sight: Sight) -> str:
     """S13: DPM powers an agent VM off only after all tenant VMs have left."""
-    running = len(sight.tenants.now) if sight.tenants is not None else 0
     entering = sight.host.standby is StandbyMode.ENTERING or sight.host.task is HostTask.ENTERING_STANDBY
-    if running and entering and _is_off(sight):
-        return f"the host enters standby: its ContrailVM is off, and {running} tenant VM(s) still run"
+    if sight.tenants and entering and sight.is_off:
+        return f"the host enters standby: its ContrailVM is off, and {len(sight.tenants)} tenant VM(s) still run"
     return ""
 
 
 def _not_first(sight: Sight) -> str:
     """S14: when a host restarts, its agent VM is started before the others."""
-    running = len(sight.tenants.now) if sight.tenants is not None else 0
-    if running and sight.was_lost and _is_off(sight) and host_available(sight.host):
-        return f"the host restarted: {running} tenant VM(s) were started before its ContrailVM"
+    if sight.tenants and sight.back_from == "lost" and sight.is_off and host_available(sight.host):
+        return f"the host restarted: {len(sight.tenants)} tenant VM(s) were started before its ContrailVM"
     return ""
 
 
 def _in_slots(sight: Sight) -> str:
     """S16: HA does not count agent VMs in its slots."""
     return "HA admission control counts the ContrailVM in its slots" if sight.in_slots else ""
-
-
-def _place(sight: Sight) -> str:
-    where = sight.vm.host if sight.vm is not None and sight.vm.host is not None else "nowhere"
-    return sight.names.get(where, where)
 
 
 RULES: tuple[tuple[str, Callable[[Sight], str]], ...] = (
@@ -149,6 +152,126 @@ RULES: tuple[tuple[str, Callable[[Sight], str]], ...] = (
 """Name on the bus, and the rule: it returns what was seen, or an empty text."""
 
 
-def violations(sight: Sight) -> tuple[Violation, ...]:
+def broken_rules(sight: Sight) -> tuple[Violation, ...]:
     """Every rule that is seen broken on this host now."""
     return tuple(Violation(name=name, text=text) for name, rule in RULES if (text := rule(sight)))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCount:
+    """HA's admission control of one cluster: VMs it counts, those it names for needing several slots (morefs).
+
+    ``powered_on_vms`` are all of the cluster, agent VMs included.
+    """
+
+    counted_vms: int
+    powered_on_vms: int
+    named_vms: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Past:
+    away: str = ""
+    back_from: str = ""
+    back_since: float = 0.0
+    leaving_since: float | None = None
+    tenants_before: frozenset[str] | None = None
+    tenants: frozenset[str] = frozenset()
+
+
+class RuleWatch:
+    """Remembers per host what a rule needs beside the facts. Pure: time and reads are handed in."""
+
+    def __init__(self, times: Times | None = None) -> None:
+        self._times = times or Times()
+        self._pasts: dict[str, _Past] = {}
+        self._in_slots: frozenset[str] = frozenset()
+
+    def observe(self, fleet: Fleet, host: str, now: float) -> None:
+        """A host or its ContrailVM may have changed."""
+        facts, status = fleet.hosts.get(host), fleet.status(host)
+        if facts is None or status is None:
+            self._pasts.pop(host, None)
+            return
+        past = self._pasts.setdefault(host, _Past())
+        away = _away(facts)
+        if away:
+            past.away, past.back_from = away, ""
+        elif past.away:
+            past.back_from, past.back_since, past.away = past.away, now, ""
+        leaving = facts.task is HostTask.EXITING_MAINTENANCE
+        past.leaving_since = (past.leaving_since if past.leaving_since is not None else now) if leaving else None
+        if status.state is State.ACTIVE:
+            past.back_from, past.tenants_before, past.tenants = "", None, frozenset()
+
+    def hosts_to_read(self, fleet: Fleet) -> tuple[str, ...]:
+        """Connected hosts whose ContrailVM is down: only theirs is asked which tenant VMs run there."""
+        return tuple(
+            sorted(
+                host
+                for host, facts in fleet.hosts.items()
+                if facts.connection is ConnectionState.CONNECTED
+                and fleet.wants_agent(facts)
+                and (sight := self.sight(fleet, host, 0.0)) is not None
+                and sight.is_down
+            )
+        )
+
+    def tenants_read(self, host: str, tenants: frozenset[str]) -> None:
+        """The powered-on tenant VMs of a host, as just read."""
+        past = self._pasts.get(host)
+        if past is None:
+            return
+        past.tenants = tenants
+        # Who left and came back has come back while the vRouter was unusable.
+        past.tenants_before = tenants if past.tenants_before is None else past.tenants_before & tenants
+
+    def slots_read(self, fleet: Fleet, counts: Mapping[str, SlotCount]) -> None:
+        """What HA counts, by cluster. ContrailVMs are counted if they are named, or if too many VMs are."""
+        counted: set[str] = set()
+        for cluster, count in counts.items():
+            agents = {
+                vm.moref
+                for vm in fleet.vms.values()
+                if vm.power is VmPower.POWERED_ON
+                and (host := fleet.hosts.get(vm.host or "")) is not None
+                and host.compute_resource == cluster
+            }
+            if count.counted_vms > count.powered_on_vms - len(agents):
+                counted |= agents
+            counted |= agents & count.named_vms
+        self._in_slots = frozenset(counted)
+
+    def sight(self, fleet: Fleet, host: str, now: float) -> Sight | None:
+        """What the rules are asked about a host; ``None`` for one that is not watched."""
+        facts, status, past = fleet.hosts.get(host), fleet.status(host), self._pasts.get(host)
+        if facts is None or status is None or past is None:
+            return None
+        vm = fleet.vms.get(status.vm.moref) if status.vm is not None else None
+        down = vm is None or vm.power is not VmPower.POWERED_ON
+        return Sight(
+            state=status.state,
+            host=facts,
+            vm=vm,
+            now=now,
+            back_from=past.back_from,
+            back_since=past.back_since,
+            leaving_since=past.leaving_since,
+            tenants=past.tenants if down else frozenset(),
+            tenants_before=(past.tenants_before or frozenset()) if down else frozenset(),
+            in_slots=vm is not None and vm.moref in self._in_slots,
+            names={moref: h.name for moref, h in fleet.hosts.items()} if vm is not None and vm.host != host else {},
+            times=self._times,
+        )
+
+    def watched(self) -> tuple[str, ...]:
+        """Hosts that were observed."""
+        return tuple(self._pasts)
+
+
+def _away(host: HostFacts) -> str:
+    if host.in_maintenance:
+        return "maintenance"
+    if host.standby is StandbyMode.IN:
+        return "standby"
+    return "lost" if host.connection is not ConnectionState.CONNECTED else ""

@@ -243,3 +243,16 @@ class Books(RuleBasedStateMachine):
 
 Books.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40)
 TestBooks = Books.TestCase
+
+
+def test_after_the_pause_one_failed_repair_opens_the_breaker_again() -> None:
+    """The first repair after the breaker's time is a test: if it fails, the cause is still there."""
+    ledger, now = Ledger(Limits()), 1000.0
+    for number in range(BREAKER_FAILURES):
+        start(ledger, number, now)
+        fail(ledger, number, now + RESOLVE_SETTLES + 1)
+    later = now + BREAKER_COOLDOWN + 100
+    assert not ledger.ask(C, "host-7", now + 60).allowed
+    start(ledger, 7, later)
+    fail(ledger, 7, later + RESOLVE_SETTLES + 1)
+    assert ledger.open_breakers(later + RESOLVE_SETTLES + 2) == (C,)

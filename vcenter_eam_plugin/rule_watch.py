@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks whether DRS, DPM, HA and EAM keep their rules for ContrailVMs, and has what is broken published.
+
+The rules are in :mod:`vcenter_eam_plugin.domain.violations`; here is when to look, and the two reads on demand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from gevent.event import Event
+
+from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.domain.violations import RuleWatch, broken_rules
+from vcenter_eam_plugin.vsphere.session import Session
+from vcenter_eam_plugin.vsphere.tenants import read_slots, read_tenants
+
+LOOK_SECONDS = 2.0
+"""Between two looks. Each costs one read if some ContrailVM is down, and none otherwise."""
+SLOTS_SECONDS = 120.0
+"""Between two looks at HA's slots, which cost a call per cluster; they change with the cluster, not by the minute."""
+
+
+class RuleWatcher:
+    """``publish`` takes the statuses that a broken rule changed."""
+
+    def __init__(
+        self,
+        session: Session,
+        fleet: Fleet,
+        *,
+        publish: Callable[[Sequence[ContrailVm]], None],
+        clock: Callable[[], float],
+        stopping: Event,
+        log: logging.Logger,
+    ) -> None:
+        self._session = session
+        self._fleet = fleet
+        self._publish = publish
+        self._clock = clock
+        self._stopping = stopping
+        self._log = log
+        self._watch = RuleWatch()
+        self._slots_at = float("-inf")
+
+    def observe(self, host: str, now: float) -> None:
+        """A host or its ContrailVM may have changed."""
+        self._watch.observe(self._fleet, host, now)
+
+    def run(self) -> None:
+        """A greenlet's body; returns when stopping."""
+        while not self._stopping.wait(LOOK_SECONDS):
+            if not self._fleet.given_out:
+                continue
+            try:
+                self._read()
+            except PluginError as exc:
+                # What was read before stays: a rule is not kept because it could not be looked at.
+                self._log.info("Rules could not be looked at: %s", exc)
+            self.look()
+
+    def look(self) -> None:
+        """Judge every watched host by what is known now, and publish what is new."""
+        now = self._clock()
+        for host in self._watch.watched():
+            sight = self._watch.sight(self._fleet, host, now)
+            if sight is None:
+                continue
+            found = broken_rules(sight)
+            changed = self._fleet.set_violations(host, found)
+            if changed:
+                for violation in found:
+                    self._log.error("%s: %s (%s).", sight.host.name, violation.text, violation.name)
+                self._publish(changed)
+
+    def _read(self) -> None:
+        hosts = self._watch.hosts_to_read(self._fleet)
+        for host, tenants in read_tenants(self._session, hosts).items():
+            self._watch.tenants_read(host, tenants)
+        now = self._clock()
+        if now - self._slots_at >= SLOTS_SECONDS:
+            clusters = [c.moref for c in self._fleet.compute_resources.values() if c.is_cluster]
+            self._watch.slots_read(self._fleet, read_slots(self._session, clusters))
+            self._slots_at = now
