@@ -8,6 +8,7 @@ with one reason; under ``CI=true`` that is a failure, because a skipped second o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -42,14 +43,9 @@ class Vcsim:
     thumbprint: str
 
 
-def _unavailable(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-def build() -> Path:
-    """Path of the binary; builds it when the sources changed since it was made. Skips the test without Go."""
+@functools.cache
+def build() -> Path | str:
+    """Path of the binary, built when the sources changed since it was made; or why there is none, found out once."""
     digest = hashlib.sha256()
     for name in ("main.go", "go.mod", "go.sum"):
         digest.update((SOURCE / name).read_bytes())
@@ -58,13 +54,13 @@ def build() -> Path:
         return binary
     go = shutil.which("go")
     if go is None:
-        _unavailable("vcsim: no Go tool chain found on PATH, so nothing is tested against the second server")
+        return "vcsim: no Go tool chain found on PATH, so nothing is tested against the second server"
     binary.parent.mkdir(exist_ok=True)
     # Built beside and renamed: two test runs at once never start a half-written file.
     with tempfile.TemporaryDirectory(dir=binary.parent) as scratch:
         made = Path(scratch) / "vcsim"
         result = subprocess.run(
-            [str(go), "build", "-o", str(made), "."],
+            [go, "build", "-o", str(made), "."],
             cwd=SOURCE,
             env={**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"},
             capture_output=True,
@@ -73,19 +69,30 @@ def build() -> Path:
             check=False,
         )
         if result.returncode != 0:
-            _unavailable(f"vcsim: cannot be built from the pinned govmomi module: {result.stderr.strip()[-500:]}")
+            return f"vcsim: cannot be built from the pinned govmomi module: {result.stderr.strip()[-500:]}"
         made.rename(binary)
     return binary
+
+
+def _binary() -> Path:
+    """The binary; without it the test is skipped, and under ``CI=true`` it fails."""
+    built = build()
+    if isinstance(built, Path):
+        return built
+    if os.environ.get("CI") == "true":
+        pytest.fail(built, pytrace=False)
+    pytest.skip(built)
 
 
 @contextmanager
 def running(directory: Path, *options: str) -> Iterator[Vcsim]:
     """Start vcsim (``-hosts``, ``-clusters``, ``-dc`` ... as options) and end it afterwards."""
+    binary = _binary()
     password = "vcsim-only"
     # vcsim logs every call it does not know; kept in a file for whoever debugs a failed run
     with (directory / "vcsim.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(build()), "-password", password, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            [str(binary), "-password", password, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
     assert process.stdin is not None
     assert process.stdout is not None
