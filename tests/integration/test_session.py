@@ -233,6 +233,22 @@ def test_eam_that_is_loading_is_unavailable_and_nothing_worse(simulator_vcenter:
         assert session.generation == 1
 
 
+def test_eam_alone_refusing_the_session_does_not_churn_logins(simulator_vcenter: VCenter) -> None:
+    """Known problem of real EAMs: cut off from vCenter they refuse everybody. That must not end the inventory too."""
+    assert simulator_vcenter.simulator is not None
+    with simulator_vcenter.session() as session:
+        simulator_vcenter.simulator.faults.inject("raise_fault", path="/eam/sdk", fault="eam.fault.InvalidLogin")
+        for _ in range(5):
+            with pytest.raises(SessionExpired):
+                agencies(session)
+        assert session.generation == 2
+        simulator_vcenter.simulator.faults.clear()
+        assert agencies(session) == 0
+        simulator_vcenter.simulator.faults.inject("session_kill")
+        assert agencies(session) == 0
+        assert session.generation == 3
+
+
 def test_secret_is_in_no_text(vcenter: VCenter) -> None:
     """Never log or show a secret."""
     with vcenter.session() as session:

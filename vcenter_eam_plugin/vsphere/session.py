@@ -61,6 +61,8 @@ POOL_SIZE = 8
 #: After a refused login the same password is not offered again for so long: most vCenters lock an account
 #: after five attempts.
 REFUSED_SECONDS = 60.0
+#: After a new login that was made although vCenter accepted the old session, so long no other for that reason.
+DISPUTED_SECONDS = 60.0
 #: Logging out is a courtesy at shutdown; it must not hold that up.
 LOGOUT_SECONDS = 5.0
 
@@ -242,6 +244,7 @@ class Session:
         self._vim: _Stub | None = None
         self._wait: _Stub | None = None
         self._eam: _Stub | None = None
+        self._disputed_at: float | None = None
         self._refused: tuple[bytes, float, LoginRefused] | None = None
 
     def __repr__(self) -> str:
@@ -299,11 +302,28 @@ class Session:
         generation = self.generation
         try:
             return self._attempt(lambda: fn(*args, **kw), idempotent=idempotent)
-        except SessionExpired:
+        except SessionExpired as exc:
             if not renew:
                 raise
+            self._judge_dispute(generation, exc)
         self.renew(generation)
         return self._attempt(lambda: fn(*args, **kw), idempotent=idempotent)
+
+    def _judge_dispute(self, generation: int, exc: SessionExpired) -> None:
+        """A session that vCenter accepts and EAM does not: a new one may help once, but not every few seconds.
+
+        Each new login ends the inventory's stream too, so an EAM whose link to vCenter is broken would have the
+        whole inventory listed again and again.
+        """
+        # the generation is looked at again, since somebody may have renewed the session while we asked
+        if self.generation != generation or not self.alive() or self.generation != generation:
+            return
+        if self._disputed_at is not None and self.clock() < self._disputed_at + DISPUTED_SECONDS:
+            raise SessionExpired(
+                f"{exc.message.rstrip('.')}, says the server, though vCenter accepts it and a new one changed nothing.",
+                remedy="If it is EAM that says so, it has lost vCenter: look at the service vmware-eam.",
+            ) from exc
+        self._disputed_at = self.clock()
 
     def _attempt(self, work: Callable[[], T], *, idempotent: bool) -> T:
         if not idempotent:
