@@ -8,7 +8,6 @@ against our simulator alone; membership, configuration and Update run against bo
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import gevent
 import pytest
 from pyVmomi import eam, vim
 
+from tests.support.files import serving
 from tests.support.vcenters import Admin, VCenter, wait_for
 from vcenter_eam_plugin.domain.errors import (
     ObjectGone,
@@ -31,7 +31,6 @@ from vcenter_eam_plugin.domain.errors import (
 from vcenter_eam_plugin.domain.facts import AgentFacts, EamStatus, GoalState, HookState
 from vcenter_eam_plugin.eam.agency import AgencySpec, build_config, scope_of
 from vcenter_eam_plugin.eam.client import EamClient
-from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.vsphere.scope import list_compute_resources
 from vcenter_eam_plugin.vsphere.session import Session
@@ -40,10 +39,9 @@ from vcenter_eam_plugin.vsphere.session import Session
 @pytest.fixture
 def ovf_url(tmp_path: Path) -> Iterator[str]:
     """URL of a package that EAM can really download."""
-    server = OvfServer(("127.0.0.1", 0), "", logging.getLogger(__name__))
-    server.start()
-    yield server.publish(write_sample(tmp_path / "ovf"))
-    server.stop()
+    descriptor = write_sample(tmp_path / "ovf")
+    with serving(descriptor.parent) as base:
+        yield f"{base}/{descriptor.name}"
 
 
 @pytest.fixture
