@@ -10,7 +10,8 @@ reports an error that does not heal, goes on trying in long intervals, and touch
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class PluginError(Exception):
@@ -79,6 +80,35 @@ class BrokerRefused(PluginError):
     exit_code = 9
 
 
+class NotAcknowledged(PluginError):
+    """What was asked for needs a person's typed word, and it was missing or another. Nothing was changed."""
+
+    exit_code = 11
+
+
+class PlanChanged(PluginError):
+    """What would be done now is not what was previewed. Nothing was changed; ``preview`` is the new one, as plain
+    values."""
+
+    exit_code = 12
+
+    def __init__(self, message: str, *, remedy: str = "", preview: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.preview = dict(preview or {})
+
+
+class UnknownTarget(PluginError):
+    """No host, cluster, agency or vCenter is called so, or several are; the sentence lists the candidates."""
+
+    exit_code = 14
+
+
+class NotAllDone(PluginError):
+    """An operation ended, and some of its steps failed or were left out; its report says which."""
+
+    exit_code = 15
+
+
 # --- time may heal these --------------------------------------------------------------------------------
 
 
@@ -109,7 +139,12 @@ class ObjectGone(PluginError):
 
 
 class WrongState(PluginError):
-    """The server refused because the object's state does not allow it now. Read again, plan again."""
+    """Refused because the state does not allow it now: of the object, or ours (observing, paused, not leading).
+
+    Read again, plan again.
+    """
+
+    exit_code = 13
 
 
 # --- nobody can mend these at run time --------------------------------------------------------------------

@@ -9,7 +9,6 @@ deploying VMs on the wrong cluster is worse than not starting.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +16,7 @@ from pyVmomi import vim
 
 from vcenter_eam_plugin.domain.errors import ScopeError, Unavailable
 from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
+from vcenter_eam_plugin.domain.names import candidates, means
 from vcenter_eam_plugin.vsphere.properties import (
     Read,
     filter_spec,
@@ -27,9 +27,6 @@ from vcenter_eam_plugin.vsphere.properties import (
     traversal,
 )
 from vcenter_eam_plugin.vsphere.session import Session
-
-#: Candidates listed in one sentence; a vCenter may have hundreds of clusters.
-MAX_CANDIDATES = 20
 
 
 def compute_resource_type(moref: str) -> Any:
@@ -100,32 +97,19 @@ def match(where: str, known: Sequence[ComputeResourceFacts], paths: Sequence[str
     """The part of :func:`resolve` that asks nobody: ``known`` is everything there is at ``where``."""
     chosen: dict[str, ComputeResourceFacts] = {}
     for path in paths:
-        found = [facts for facts in known if _means(path, facts)]
+        found = [facts for facts in known if means(path, facts)]
         if not found:
             raise ScopeError(
-                f"{where}: no cluster or standalone host is called {path!r}; there are: {_candidates(path, known)}."
+                f"{where}: no cluster or standalone host is called {path!r}; there are: {_paths(path, known)}."
             )
         if len(found) > 1:
             raise ScopeError(
-                f"{where}: {path!r} is ambiguous; it may mean: {_candidates(path, found)}.",
+                f"{where}: {path!r} is ambiguous; it may mean: {_paths(path, found)}.",
                 remedy="Write the full inventory path.",
             )
         chosen[found[0].moref] = found[0]
     return tuple(chosen.values())
 
 
-def _means(path: str, facts: ComputeResourceFacts) -> bool:
-    text = path.strip()
-    if text.startswith("/"):
-        return text.rstrip("/") == facts.path
-    return text in (facts.name, f"{facts.datacenter}/{facts.name}", facts.path[1:])
-
-
-def _candidates(path: str, known: Sequence[ComputeResourceFacts]) -> str:
-    """Paths of ``known``, those that look like ``path`` first."""
-    paths = [facts.path for facts in known]
-    near = get_close_matches(path, paths, n=3, cutoff=0.4)
-    ordered = list(dict.fromkeys((*near, *paths)))
-    shown = ", ".join(ordered[:MAX_CANDIDATES]) or "none at all"
-    more = len(ordered) - MAX_CANDIDATES
-    return f"{shown} and {more} more" if more > 0 else shown
+def _paths(path: str, known: Sequence[ComputeResourceFacts]) -> str:
+    return candidates(path, (facts.path for facts in known))

@@ -7,7 +7,8 @@ import pytest
 
 from vcenter_eam_plugin.domain.errors import ScopeError
 from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
-from vcenter_eam_plugin.vsphere.scope import MAX_CANDIDATES, match
+from vcenter_eam_plugin.domain.names import MAX_CANDIDATES
+from vcenter_eam_plugin.vsphere.scope import match
 
 
 def cluster(moref: str, path: str, datacenter: str) -> ComputeResourceFacts:
