@@ -23,6 +23,7 @@ REQUIRES = [
     "psutil>=6.0",  # memory that the demo's summary reports
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
+    "pyyaml>=6.0",  # the host specification file, whose errors name their line
 ]
 
 EXTRAS = {

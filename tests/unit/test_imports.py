@@ -147,7 +147,7 @@ def test_six_serves_at_the_text_boundary_and_nowhere_else() -> None:
 def test_every_library_is_declared() -> None:
     """What is imported is in setup.py: a fresh machine gets all of it."""
     declared = (ROOT.parent / "setup.py").read_text("utf-8").lower()
-    distributions = {"pyvim": "pyvmomi", "amqp": "kombu", "greenlet": "gevent"}
+    distributions = {"pyvim": "pyvmomi", "amqp": "kombu", "greenlet": "gevent", "yaml": "pyyaml"}
     missing = set()
     for _, path in modules():
         for imported in imports_of(path):
@@ -162,7 +162,7 @@ def test_every_library_is_declared() -> None:
 def test_every_declared_library_is_used() -> None:
     """And nothing else is: a host process has to live with whatever we ask for."""
     declared = set(re.findall(r'^    "([a-z]+)>=', (ROOT.parent / "setup.py").read_text("utf-8"), re.MULTILINE))
-    names = {"pyvmomi": {"pyvmomi", "pyvim"}}
+    names = {"pyvmomi": {"pyvmomi", "pyvim"}, "pyyaml": {"yaml"}}
     used = {imported.split(".")[0].lower() for _, path in modules() for imported in imports_of(path)}
     assert "gevent" in declared
     assert {name for name in declared if not names.get(name, {name}) & used} == set()

@@ -21,8 +21,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 def run_task(session: Session, method: Callable[..., Any], *args: Any, seconds: float = 120.0) -> Any:
     """Call a ``..._Task`` method, wait for the task, return its result.
 
-    Raises the domain's error for what the task failed with, and Unavailable when it has not ended in time; it may
-    then still succeed.
+    Raises the domain's error for what the task failed with (the fault is its cause), and Unavailable when it has not
+    ended in time; it may then still succeed.
     """
     task = session.call(method, *args, idempotent=False)
     deadline = session.clock() + seconds
@@ -34,7 +34,7 @@ def run_task(session: Session, method: Callable[..., Any], *args: Any, seconds: 
         if info.state == "error":
             if info.error is None:
                 raise ProtocolError(f"{session.name}: {info.descriptionId} failed without saying why.")
-            raise session.translate(info.error, f"{session.name}: {info.descriptionId}")
+            raise session.translate(info.error, f"{session.name}: {info.descriptionId}") from info.error
         if session.clock() > deadline:
             raise Unavailable(f"{session.name}: {info.descriptionId} has not ended within {seconds:g} s.")
         gevent.sleep(pause)
