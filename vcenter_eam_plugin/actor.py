@@ -42,6 +42,9 @@ class PackageSource(Protocol):
 
     def url(self) -> str: ...
 
+    def certificate(self) -> str | None:
+        """The certificate that EAM is to trust for that URL, in PEM; ``None`` leaves it to vCenter's trusted roots."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgencyTemplate:
@@ -113,6 +116,7 @@ class Actor:
             scope=action.scope,
             hold_after_provisioning=self.template.hold_after_provisioning,
             hold_after_power_on=self.template.hold_after_power_on,
+            ovf_certificate_pem=self.package.certificate(),
         )
         self.gate.check()
         self.log.info("Creating the agency %s over %s.", spec.name, ", ".join(action.scope))

@@ -12,6 +12,7 @@ that is wrong is reported at once, as one ConfigurationError, before any connect
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vcenter_eam_plugin.config_reader import Reader, suggest
+from vcenter_eam_plugin.domain.credentials import credential_sign
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
@@ -72,6 +74,17 @@ LOG_LEVELS = (
 """Contrail's names, most urgent first; :mod:`vcenter_eam_plugin.logs` maps them to Python's."""
 
 
+_KEY = re.compile(r"keys?$", re.IGNORECASE)
+_PUBLIC = re.compile(r"pub|authorized", re.IGNORECASE)
+
+
+def _credential_sign(key: str, value: str) -> str:
+    """Why an OVF property looks like a credential; its own name ``key`` too, unless it is a public key."""
+    if sign := credential_sign(key, value):
+        return sign
+    return "its name says that it is a key" if _KEY.search(key) and not _PUBLIC.search(key) else ""
+
+
 RESOLVABLE = tuple(name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX))
 """The issue types that may be resolved without asking."""
 
@@ -100,6 +113,15 @@ class DefaultsConfig:
         "what stays: a name or a virtual address. Empty: the address itself.",
         default="",
     )
+    ovf_server_cert: Path | None = option(
+        FILE,
+        "PEM file with a certificate (before its intermediates, if any): packages are then served over HTTPS, and new "
+        "agencies trust exactly this certificate (vCenter 8.0 U2 and later). All instances need the same.",
+        default=None,
+    )
+    ovf_server_key: Path | None = option(
+        FILE, "PEM file with the key of that certificate, without a password.", default=None
+    )
     log_file: str = option(
         NAME,
         "File for the log, or <stdout>. A file is rotated at 5 MB and 10 old ones are kept.",
@@ -113,6 +135,10 @@ class DefaultsConfig:
         """Settings that are right each for itself, but not together."""
         if self.log_file != "<stdout>" and not self.log_file.startswith("/"):
             yield f"option log_file: found {self.log_file!r}; allowed: an absolute path, or <stdout>."
+        if (self.ovf_server_cert is None) != (self.ovf_server_key is None):
+            yield "options ovf_server_cert and ovf_server_key: one is useless without the other."
+        elif self.ovf_server_cert is not None and self.ovf_base_url.lower().startswith("http:"):
+            yield f"option ovf_base_url: found {self.ovf_base_url!r}; allowed with ovf_server_cert: an https:// URL."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +210,24 @@ class EamConfig:
     )
     ovf_package: Path | None = option(
         FILE,
-        "The .ovf descriptor of the ContrailVM, its files beside it, to be served by this service at ovf_base_url. "
-        "Instead of ovf_url.",
+        "The .ovf descriptor of the ContrailVM, its files beside it, or an .ova archive, to be served by this service "
+        "at ovf_base_url. Instead of ovf_url. Keep old ones where they are while agencies use them.",
+        default=None,
+    )
+    ovf_certificate: Path | None = option(
+        FILE,
+        "PEM file with the certificate of the server of ovf_url, or of what ends TLS in front of ovf_base_url: new "
+        "agencies trust exactly it (vCenter 8.0 U2 and later, which else asks its own trusted roots).",
         default=None,
     )
     ovf_properties: tuple[tuple[str, str], ...] = option(
-        PAIRS, "OVF properties handed to each ContrailVM. Not for secrets: vCenter shows them to everybody.", default=()
+        PAIRS,
+        "OVF properties handed to each ContrailVM; all that the OVF has as user-configurable. Not for secrets: vCenter "
+        "shows them to everybody, so what looks like one is refused.",
+        default=(),
+    )
+    ovf_allow_secret_properties: bool = option(
+        BOOLEAN, "Hand over OVF properties also if they look like a password, a token or a key.", default=False
     )
     vm_name_format: str = option(
         template("datacenter", "cluster", "host"),
@@ -245,8 +283,13 @@ class EamConfig:
             yield "option clusters: found nothing; allowed: at least one cluster or standalone host."
         if self.ovf_url and self.ovf_package is not None:
             yield "options ovf_url and ovf_package: both say where the package is; allowed: one of them."
-        if self.ovf_url and self.ovf_package is not None:
-            yield "options ovf_url and ovf_package: only one of them can be where the ContrailVM comes from."
+        for key, value in self.ovf_properties:
+            why = "" if self.ovf_allow_secret_properties else _credential_sign(key, value)
+            if why:
+                yield (
+                    f"option ovf_properties: {key!r}: {why}, and vCenter shows OVF properties to everybody; allowed: "
+                    "others; or ovf_allow_secret_properties = true, if it is none."
+                )
         for name in self.auto_resolve:
             if name not in DEFAULT_AUTO_RESOLVE:
                 yield (

@@ -220,7 +220,7 @@ def _url(raw: str) -> str:
     parts = urlsplit(raw)
     if parts.username or parts.password:
         raise ValueError("it holds a user name or password, and URLs are shown and logged")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # a port beyond 65535 raises
         raise ValueError
     return raw
 

@@ -20,36 +20,14 @@ from gevent.event import Event
 
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
-from vcenter_eam_plugin.config import Configuration, VCenterUnit
-from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError, PluginError
+from vcenter_eam_plugin.config import Configuration
+from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
 from vcenter_eam_plugin.ovf.server import OvfServer
+from vcenter_eam_plugin.packages import PackageSource
 from vcenter_eam_plugin.unit import Unit
 
 STOP_SECONDS = 5.0
 """What an orderly end may take, from SIGTERM to the last greenlet."""
-
-
-class _Package:
-    """Where one vCenter's EAM fetches the ContrailVM from: an external URL, or our own server."""
-
-    def __init__(self, unit: VCenterUnit, server: OvfServer | None) -> None:
-        self._unit = unit
-        self._server = server
-        self._published: str | None = None
-
-    def url(self) -> str:
-        """Raises OvfError when there is nothing to fetch, or the package is not what it should be."""
-        eam = self._unit.eam
-        if eam.ovf_url:
-            return eam.ovf_url
-        if eam.ovf_package is None or self._server is None:
-            raise OvfError(
-                f"There is no OVF package to deploy for {self._unit.vcenter.vc_host}.",
-                remedy="Give ovf_package (served by this service) or ovf_url (an external server).",
-            )
-        if self._published is None:
-            self._published = self._server.publish(eam.ovf_package)
-        return self._published
 
 
 class Service:
@@ -71,9 +49,8 @@ class Service:
         self._broker = broker or broker_settings(configuration.rabbit)
         self._is_leader = is_leader
         self._ovf = self._make_ovf_server()
-        self._packages: list[_Package] = []
         self.units: list[Unit] = []
-        self._publishing: gevent.Greenlet | None = None
+        self._watching: dict[str, gevent.Greenlet] = {}
 
     def start(self) -> None:
         """Check what is local, then start everything; returns at once. Raises ConfigurationError, and starts nothing.
@@ -83,9 +60,10 @@ class Service:
         directory = _own_directory(self.configuration.defaults.state_directory)
         if self._ovf is not None:
             self._ovf.start()
+        packages = []
         for config in self.configuration.vcenters:
-            package = _Package(config, self._ovf)
-            self._packages.append(package)
+            package = PackageSource(config.eam, config.vcenter, self._ovf)
+            packages.append(package)
             self.units.append(
                 Unit(
                     config,
@@ -100,14 +78,14 @@ class Service:
             )
         for unit in self.units:
             unit.start()
-        if self._ovf is not None:
-            self._publishing = gevent.spawn(self._publish_packages)
+        for unit, package in zip(self.units, packages, strict=True):
+            # A new leader or a restart must serve what agencies already point to, before anybody asks for a new one.
+            self._watching[f"{unit.name}/ovf-package"] = gevent.spawn(package.watch, unit.alarms, unit.agency_ovf_url)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End everything in order within ``timeout`` seconds; what is unsent stays in the outbox."""
         gevent.joinall([gevent.spawn(unit.stop, timeout * 0.9) for unit in self.units], timeout=timeout)
-        if self._publishing is not None:
-            self._publishing.kill()
+        gevent.killall(list(self._watching.values()))
         if self._ovf is not None:
             self._ovf.stop()
 
@@ -139,7 +117,7 @@ class Service:
 
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Every greenlet of ours, by name."""
-        found = {"ovf-packages": self._publishing} if self._publishing is not None else {}
+        found = dict(self._watching)
         for unit in self.units:
             found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
         return found
@@ -148,15 +126,14 @@ class Service:
         defaults = self.configuration.defaults
         if all(unit.eam.ovf_package is None for unit in self.configuration.vcenters):
             return None
-        return OvfServer((defaults.ovf_server_ip, defaults.ovf_server_port), defaults.ovf_base_url, self.log)
-
-    def _publish_packages(self) -> None:
-        """A new leader or a restart must serve what agencies already point to, before anybody asks for a new one."""
-        for package in self._packages:
-            try:
-                package.url()
-            except OvfError as exc:
-                self.log.error("%s", exc)  # noqa: TRY400 - the sentence says it all; a trace would bury it
+        return OvfServer(
+            (defaults.ovf_server_ip, defaults.ovf_server_port),
+            defaults.ovf_base_url,
+            self.log,
+            certificate=defaults.ovf_server_cert,
+            key=defaults.ovf_server_key,
+            index=defaults.state_directory / "ovf-index.json",
+        )
 
 
 def _own_directory(path: Path) -> Path:

@@ -100,6 +100,11 @@ class Unit:
         if self.pipeline is not None:
             self.pipeline.workers.look_at_everything()
 
+    def agency_ovf_url(self) -> str | None:
+        """Where the agency, if it was seen, fetches its package from."""
+        agency = self.pipeline.fleet.agency if self.pipeline is not None else None
+        return agency.ovf_url if agency is not None else None
+
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Ours, by name."""
         own = {"connect": self._greenlet} if self._greenlet is not None else {}

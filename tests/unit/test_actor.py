@@ -69,7 +69,7 @@ class Bench:
             planner=self.planner,
             gate=self.gate,
             alarms=self.alarms,
-            package=SimpleNamespace(url=lambda: "http://ovf.example/contrail.ovf"),
+            package=SimpleNamespace(url=lambda: "http://ovf.example/contrail.ovf", certificate=lambda: None),
             template=AgencyTemplate("ContrailVM-Agency", "ContrailVM", (), False, False),
             clock=lambda: self.now,
             observe=self.observe,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import http.client
 import logging
 import os
@@ -35,13 +36,27 @@ def write_package(folder: Path, *files: str, name: str = "contrail.ovf", content
     return path
 
 
+def write_manifest(folder: Path, algorithm: str = "SHA256", **instead: str) -> Path:
+    """A manifest of what lies in the folder; ``instead`` gives wrong digests by the file's name without suffix."""
+    path = folder / "contrail.mf"
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".ovf", ".vmdk"))
+    path.write_text(
+        "".join(
+            f"{algorithm}({file.name})= "
+            f"{instead.get(file.stem) or hashlib.new(algorithm.lower(), file.read_bytes()).hexdigest()}\n"
+            for file in files
+        )
+    )
+    return path
+
+
 # --- the package -------------------------------------------------------------------------------------------
 
 
 def test_a_package_is_its_descriptor_its_references_and_its_manifest(tmp_path: Path) -> None:
     """What belongs to it is served; what else lies in the folder is not."""
     path = write_package(tmp_path, "disk1.vmdk", "disk2.vmdk")
-    (tmp_path / "contrail.mf").write_text("SHA256(disk1.vmdk)= 00")
+    write_manifest(tmp_path)
     (tmp_path / "secret.txt").write_text("not yours")
     package = open_package(path)
     assert package.descriptor == "contrail.ovf"
