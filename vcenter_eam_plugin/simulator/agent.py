@@ -6,17 +6,31 @@ takes the next step, files the issue that blocks it, waits, or is content. EAM c
 not undo what people did: a VM that was powered off or deleted by hand is an issue until somebody resolves it. That
 difference is ``intent``: *work* towards the goal, or *watch* and report.
 
-Not promised: VIBs, cluster-bound agents, upgrade of VMs that exist.
+A new OVF URL is an upgrade in the order that is documented for EAM's successor: the new VM is provisioned while the
+old one runs, then the old one is powered off and deleted, then the new one is powered on. With a hold after
+provisioning the new VM waits for its mark before any of that, and the old one keeps running (knob
+``upgrade_keeps_old_in_hold``).
+
+Not promised: VIBs, cluster-bound agents.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyVmomi import eam, vim, vmodl
 
+from vcenter_eam_plugin.simulator.agent_build import (
+    Build,
+    Properties,
+    properties_of,
+    property_errors,
+    write_environment,
+)
 from vcenter_eam_plugin.simulator.eam_issues import MAINTENANCE, Issue, Problem, Remedy, event_id
 from vcenter_eam_plugin.simulator.eam_object import EamObject
 from vcenter_eam_plugin.simulator.host_system import ENTERING, EXITING, HostSystem
@@ -58,13 +72,17 @@ class Agent(EamObject):
         self.agency = agency
         self.host = host
         self.vm: VirtualMachine | None = None
-        self.vm_name = ""
+        self.build: Build | None = None
+        self.replacement: VirtualMachine | None = None
         self.intent = WORK
         self.leaving = False
         self.orphaned = False
         self.hook: str | None = None
         self.available = False
         self.failed: Problem | None = None
+        self._next_build: Build | None = None
+        self._hook_vm: VirtualMachine | None = None
+        self._old_serves = False
         self._busy = False
         self._scheduled = False
         self._boots = host.boots
@@ -88,6 +106,16 @@ class Agent(EamObject):
         return self.leaving or self.agency.goal == "uninstalled"
 
     @property
+    def vms(self) -> list[VirtualMachine]:
+        """Its VMs: one, and in an upgrade the new one besides the old one."""
+        return [vm for vm in (self.vm, self.replacement) if vm is not None]
+
+    @property
+    def vm_name(self) -> str:
+        """``runtime.vmName``: empty before there is a VM, as seen on real servers."""
+        return self.vm.name if self.vm is not None else ""
+
+    @property
     def gone(self) -> bool:
         """It has been removed."""
         return self.world.objects.get(self.moid) is not self
@@ -105,20 +133,18 @@ class Agent(EamObject):
         if not self.host.alive:
             self._end("destroyedNoHost")
             return
-        if self.vm is not None and not self.vm.alive:
-            self._lose_vm()
+        self._lose_vms()
+        self._old_serves = False
         outcome = self._hindered(self._decide())
+        self.available = (outcome is CONTENT or self._old_serves) and self.vm is not None and self.vm.on
         if isinstance(outcome, Problem):
-            self.available = False
             self._file(outcome)
         elif isinstance(outcome, _Outcome):
-            self.available = outcome is CONTENT and self.vm is not None and self.vm.on
             if outcome is not KEEP:
                 self._clear()
                 waiting = self.world.knobs.status_in_hook if self.hook is not None else "yellow"
                 self._colour("green" if outcome is CONTENT else waiting)
         else:
-            self.available = False
             self._clear()
             self._colour("yellow")
             outcome()
@@ -133,19 +159,40 @@ class Agent(EamObject):
             return outcome
         return Problem("HostInPartialMaintenanceMode", {"vm": self.vm.ref} if self.vm is not None else {})
 
-    def _lose_vm(self) -> None:
-        """Somebody deleted the VM: that is reported, and not repaired unasked."""
-        self._forget_vm()
-        self.intent = WATCH
+    def _lose_vms(self) -> None:
+        """Somebody deleted a VM: that is reported, and not repaired unasked. In an upgrade the new one takes over."""
+        for vm in self.vms:
+            if vm.alive:
+                continue
+            was_new = vm is self.replacement
+            self._forget(vm)
+            if was_new:
+                self.failed = Problem("VmNotDeployed")
+            elif self.vm is None:
+                self.intent = WATCH
 
-    def _forget_vm(self) -> None:
-        if self.vm is not None:
-            self.vm.unwatch(self.wake)
-        self.vm, self.vm_name = None, ""
-        self._set_hook(None)
-        self._provisioning_marked, self._marked_boot = False, 0
+    def _forget(self, vm: VirtualMachine) -> None:
+        """A VM is not the agent's any more. The new one of an upgrade then takes the old one's place."""
+        vm.unwatch(self.wake)
+        if vm is self._hook_vm:
+            self._set_hook(None)
+        if vm is self.replacement:
+            self.replacement = self._next_build = None
+            self._provisioning_marked = False
+        elif vm is self.vm:
+            self.vm, self.build = self.replacement, self._next_build
+            self.replacement = self._next_build = None
+            self._marked_boot = 0
+            if self.vm is None:
+                self._provisioning_marked = False
+            else:
+                self.intent = WORK
 
-    def _decide(self) -> Problem | Step | _Outcome:
+    def _decide(self) -> Problem | Step | _Outcome:  # noqa: PLR0911 - a decision list
+        if self.host.standby == "in":
+            return self._decide_standby()
+        if self.host.standby == "exiting":
+            return WAIT
         if not self.host.connected:
             self._leave_behind()
             return Problem("HostNotReachable")
@@ -157,14 +204,19 @@ class Agent(EamObject):
         if self.removing:
             return self._decide_removal()
         if self.agency.blocked_by_disabled_cluster(self.host):
-            return self._power_off if self.vm is not None and self.vm.on else WAIT
+            return self._power_off_all() or WAIT
         if self.host.phase is not None or self.host.in_maintenance:
             outcome = self._decide_maintenance()
             if outcome is not None:
                 return outcome
         if self.vm is None:
             return self._decide_deployment()
-        return self._decide_power(self.vm)
+        outcome = self._decide_upgrade(self.vm)
+        return outcome if outcome is not None else self._decide_power(self.vm)
+
+    def _power_off_all(self) -> Step | None:
+        """The step that powers off the first VM that is on."""
+        return next((partial(self._power_off, vm) for vm in self.vms if vm.on), None)
 
     def _leave_behind(self) -> None:
         """Removal began while the host is away: when it is back, its VM is an orphan that a person decides on."""
@@ -178,9 +230,10 @@ class Agent(EamObject):
         if self.host.phase == ENTERING:
             if self.vm is None:
                 return KEEP
-            if not self.vm.on:
+            step = self._power_off_all()
+            if step is None:
                 return WAIT
-            return self._power_off if self.host.evacuated and not self.host.tenants_on else KEEP
+            return step if self.host.evacuated and not self.host.tenants_on else KEEP
         if not self.host.in_maintenance:
             return None
         if self.host.phase == EXITING:
@@ -189,27 +242,45 @@ class Agent(EamObject):
             if self.intent == WATCH:
                 return Problem("VmNotDeployed")
             return Problem("VmRequiresHostOutOfMaintenanceMode")
-        if self.agency.goal == "disabled" or not self.world.knobs.maintenance_issue:
+        if (self.agency.goal == "disabled" or not self.world.knobs.maintenance_issue) and not self._upgrade_pending():
             return CONTENT
         return Problem("HostInMaintenanceMode", {"vm": self.vm.ref})
 
-    def _decide_removal(self) -> Problem | Step | _Outcome:  # noqa: PLR0911 - a decision list
-        if self.vm is None:
-            return lambda: self._end("destroyed")
-        vm = {"vm": self.vm.ref}
+    def _decide_removal(self) -> Problem | Step | _Outcome:
+        vm = self.replacement or self.vm
+        if vm is None:
+            return partial(self._end, "destroyed")
         if self.orphaned and self.intent == WATCH:
-            return Problem("VmOrphaned", vm)
+            return Problem("VmOrphaned", {"vm": vm.ref})
         if self.host.phase == EXITING:
             return WAIT
         if self.host.in_maintenance:
-            return Problem("HostInMaintenanceMode", vm)
-        if self.vm.connection == ConnectionState.inaccessible:
-            return Problem("VmInaccessible", vm)
-        if self.vm.protected:
-            return Problem("VmProtected", vm)
+            return Problem("HostInMaintenanceMode", {"vm": vm.ref})
+        return self._get_rid_of(vm)
+
+    def _get_rid_of(self, vm: VirtualMachine) -> Problem | Step:
+        """Power off, then delete."""
+        where = {"vm": vm.ref}
+        if vm.connection == ConnectionState.inaccessible:
+            return Problem("VmInaccessible", where)
+        if vm.protected:
+            return Problem("VmProtected", where)
         if self.failed is not None and self.failed.type == "VmDeployed":
             return self.failed
-        return self._power_off if self.vm.power != PowerState.poweredOff else self._delete
+        return partial(self._power_off if vm.power != PowerState.poweredOff else self._delete, vm)
+
+    def _decide_standby(self) -> Problem | Step | _Outcome:
+        """The host sleeps: nothing can be done there, and what is off there is off rightly."""
+        if self.removing and self.vm is None:
+            return partial(self._end, "destroyed")
+        self.intent = WORK
+        if self.removing or self._upgrade_pending() or (self.world.knobs.standby_issue and self._wants_a_vm_on()):
+            return Problem("HostInStandbyMode", {"vm": self.vm.ref} if self.vm is not None else {})
+        return CONTENT
+
+    def _wants_a_vm_on(self) -> bool:
+        config = self.configuration()
+        return self.agency.goal == "enabled" and config is not None and bool(config.ovfPackageUrl)
 
     def _decide_deployment(self) -> Problem | Step | _Outcome:
         if self.intent == WATCH:
@@ -226,6 +297,78 @@ class Agent(EamObject):
                 return chosen
         return self._deploy
 
+    def _upgrade_pending(self) -> bool:
+        """The VM is not, or not only, the one that the configuration asks for."""
+        config = self.configuration()
+        if self.replacement is not None:
+            return True
+        return self.build is not None and config is not None and config.ovfPackageUrl != self.build.url
+
+    def _decide_upgrade(self, vm: VirtualMachine) -> Problem | Step | _Outcome | None:  # noqa: PLR0911 - a decision list
+        """``None`` when the VM is as configured. Without a configuration for the host what runs stays."""
+        config, build = self.configuration(), self.build
+        if config is None or build is None:
+            return None
+        if config.ovfPackageUrl == build.url:
+            if self.replacement is not None:
+                return self._get_rid_of(self.replacement)  # the new URL was taken back
+            return self._decide_properties(vm, build, config)
+        if not config.ovfPackageUrl:
+            self.intent = WORK
+            return self._get_rid_of(vm)
+        new, new_build = self.replacement, self._next_build
+        if new is not None and new_build is not None and new_build.url != config.ovfPackageUrl:
+            return self._get_rid_of(new)
+        self._old_serves = vm.on and self._marked(vm) and (vm.heartbeat or not self.world.knobs.heartbeat_gate)
+        if self.failed is not None:
+            return self.failed
+        if new is None or new_build is None:
+            for chosen in (self._datastore(), self._network()):
+                if isinstance(chosen, Problem):
+                    return chosen
+            return self._deploy
+        outcome = self._decide_properties(new, new_build, config)
+        if outcome is not None:
+            return outcome
+        if self._new_is_held(new) and self.world.knobs.upgrade_keeps_old_in_hold:
+            self._set_hook(PROVISIONED, new)
+            return self._decide_old(vm)
+        self._old_serves = False
+        self._set_hook(None)
+        return self._get_rid_of(vm)
+
+    def _new_is_held(self, vm: VirtualMachine) -> bool:
+        """A VM that never ran waits to be marked; one that a person has started by hand does not."""
+        held = self.agency.hold_after_provisioning and self.agency.goal != "disabled"
+        return held and not self._provisioning_marked and vm.boots == 0
+
+    def _decide_old(self, vm: VirtualMachine) -> Problem | Step | _Outcome:
+        """The old VM of an upgrade while the new one is held: it keeps running, and its troubles are reported."""
+        where = {"vm": vm.ref}
+        if vm.connection == ConnectionState.inaccessible:
+            return Problem("VmInaccessible", where)
+        if vm.missing_file is not None:
+            return Problem("VmCorrupted", {**where, "missingFile": vm.missing_file})
+        if vm.on:
+            self.intent = WATCH
+        elif vm.boots:
+            if self.intent == WATCH:
+                return Problem("VmSuspended" if vm.power == PowerState.suspended else "VmPoweredOff", where)
+            return partial(self._power_on, vm)
+        return WAIT
+
+    def _decide_properties(self, vm: VirtualMachine, build: Build, config: Any) -> Problem | Step | None:
+        """Other OVF properties than the VM was given: it is reconfigured. ``None`` when there is nothing to do."""
+        given = properties_of(config)
+        if given == build.properties or vm.connection == ConnectionState.inaccessible or vm.missing_file is not None:
+            return None
+        errors = property_errors(build.package, given)
+        if errors:
+            return Problem("OvfInvalidProperty", {"error": errors})
+        if self.failed is not None and self.failed.type == "InvalidConfig":
+            return self.failed
+        return partial(self._reconfigure, vm, given)
+
     def _decide_power(self, vm: VirtualMachine) -> Problem | Step | _Outcome:  # noqa: PLR0911 - a decision list
         where = {"vm": vm.ref}
         if vm.connection == ConnectionState.inaccessible:
@@ -233,7 +376,7 @@ class Agent(EamObject):
         if vm.missing_file is not None:
             if self.intent == WATCH:
                 return Problem("VmCorrupted", {**where, "missingFile": vm.missing_file})
-            return self._power_off if vm.on else self._delete
+            return self._get_rid_of(vm)
         if self.agency.goal == "disabled":
             return self._decide_disabled(vm)
         if vm.on:
@@ -244,11 +387,12 @@ class Agent(EamObject):
             return self.failed
         self.failed = None
         if self.agency.hold_after_provisioning and not self._provisioning_marked and vm.boots == 0:
-            self._set_hook(PROVISIONED)
+            self._set_hook(PROVISIONED, vm)
             return WAIT
+        self._set_hook(None)
         if vm.protected:
             return Problem("VmProtected", where)
-        return self._power_on
+        return partial(self._power_on, vm)
 
     def _decide_disabled(self, vm: VirtualMachine) -> Problem | Step | _Outcome:
         self._set_hook(None)
@@ -257,19 +401,24 @@ class Agent(EamObject):
             return CONTENT
         if self.intent == WATCH:
             return Problem("VmPoweredOn" if vm.on else "VmSuspended", {"vm": vm.ref})
-        return self._power_off
+        return partial(self._power_off, vm)
 
     def _decide_on(self, vm: VirtualMachine) -> Problem | Step | _Outcome:
         # It runs, whoever started it: from here on, being off again is somebody else's doing.
         self.intent, self.failed = WATCH, None
-        marked = self._marked_boot == vm.boots or (self._marked_boot and not self.world.knobs.repeat_power_on_hook)
-        if self.agency.hold_after_power_on and not marked:
-            self._set_hook(POWERED_ON)
+        if not self._marked(vm):
+            self._set_hook(POWERED_ON, vm)
             return WAIT
         self._set_hook(None)
         if self.world.knobs.heartbeat_gate and not vm.heartbeat:
             return WAIT
         return CONTENT
+
+    def _marked(self, vm: VirtualMachine) -> bool:
+        """The power-on hook asks for nothing."""
+        if not self.agency.hold_after_power_on:
+            return True
+        return self._marked_boot == vm.boots or bool(self._marked_boot and not self.world.knobs.repeat_power_on_hook)
 
     # What it needs ------------------------------------------------------------------------------------------
 
@@ -314,24 +463,20 @@ class Agent(EamObject):
         self.manager.ovf.fetch(config.ovfPackageUrl, config.ovfSslTrust, lambda got: self._fetched(config, got))
 
     def _fetched(self, config: Any, got: OvfPackage | OvfProblem) -> None:
-        problem = _download_problem(got) if isinstance(got, OvfProblem) else self._missing_property(config, got)
-        if problem is not None:
-            self._ready(problem)
+        if isinstance(got, OvfProblem):
+            self._ready(_download_problem(got))
             return
-        self.world.clock.after(self.world.knobs.deploy, lambda: self._provision(got))
+        build = Build(config.ovfPackageUrl, properties_of(config), got)
+        errors = property_errors(got, build.properties)
+        if errors:
+            self._ready(Problem("OvfInvalidProperty", {"error": errors}))
+            return
+        self.world.clock.after(self.world.knobs.deploy, lambda: self._provision(build))
 
-    def _missing_property(self, config: Any, package: OvfPackage) -> Problem | None:
-        given = {item.key for item in config.ovfEnvironment.ovfProperty} if config.ovfEnvironment is not None else set()
-        errors = [vim.fault.OvfProperty(type="string", value=key) for key in package.required if key not in given]
-        for error in errors:
-            error.msg = f"The property {error.value} is not given."
-        return Problem("OvfInvalidProperty", {"error": errors}) if errors else None
-
-    def _provision(self, package: OvfPackage | OvfProblem) -> None:
-        datastore, network = self._datastore(), self._network()
+    def _provision(self, build: Build) -> None:
+        datastore, network, package = self._datastore(), self._network(), build.package
         if (
-            isinstance(package, OvfProblem)
-            or isinstance(datastore, Problem)
+            isinstance(datastore, Problem)
             or isinstance(network, Problem)
             or not self.host.alive
             or not self.host.can_run
@@ -342,14 +487,14 @@ class Agent(EamObject):
         if datastore.free < package.disk_bytes:
             self._ready(Problem("InsufficientSpace"))
             return
-        if self.host.free_memory_mb() < package.memory_mb:
+        freed = self.vm.memory_mb if self.vm is not None and self.vm.on else 0
+        if self.host.free_memory_mb() + freed < package.memory_mb:
             self._ready(Problem("InsufficientResources"))
             return
         folder, pool = self.agency.placement(self.host)
-        self.vm_name = self.agency.next_vm_name(folder)
         vm = VirtualMachine(
             self.world,
-            self.vm_name,
+            self.agency.next_vm_name(folder),
             folder,
             host=self.host,
             pool=pool,
@@ -366,54 +511,84 @@ class Agent(EamObject):
         folder.put(vm)
         pool.put(vm)
         datastore.take(package.disk_bytes)
-        self.vm = vm
+        if self.vm is None:
+            self.vm, self.build = vm, build
+        else:
+            self.replacement, self._next_build = vm, build
+            self._set_hook(None)
+        self._provisioning_marked = False
         vm.watch(self.wake)
         self.host.put_vm(vm)
         vm.post(vim.event.VmCreatedEvent(template=False), EAM)
-        self.notify("agent.task.deployVm")
+        write_environment(vm, build, event=False)
+        self.notify("agent.task.deployVm", vm)
         self._ready()
 
-    def _power_on(self) -> None:
-        assert self.vm is not None
+    def _reconfigure(self, vm: VirtualMachine, given: Properties) -> None:
+        """Write other OVF properties; whether a VM that runs is restarted for them is not documented, so a knob."""
+        self._busy = True
+
+        def write() -> None:
+            if vm.connection != ConnectionState.connected:
+                raise vim.fault.InvalidState(msg=f"VM {vm.name} is {vm.connection}.")
+            if vm is self.replacement and self._next_build is not None:
+                build = self._next_build = replace(self._next_build, properties=given)
+            elif vm is self.vm and self.build is not None:
+                build = self.build = replace(self.build, properties=given)
+            else:
+                raise vmodl.fault.ManagedObjectNotFound(obj=vm.ref)
+            write_environment(vm, build)
+
+        def done(fault: Any) -> None:
+            broken = fault is not None and vm.alive and self.host.can_run
+            self._ready(Problem("InvalidConfig", {"vm": vm.ref, "error": fault}) if broken else None)
+
+        def begin() -> None:
+            vm.operate("VirtualMachine.reconfigure", EAM, write, done=done)
+
+        if vm.on and self.world.knobs.reconfigure_power_cycles:
+            self.intent = WORK
+            vm.power_off(EAM, lambda _: begin())
+        else:
+            begin()
+
+    def _power_on(self, vm: VirtualMachine) -> None:
         self._busy = True
 
         def done(fault: Any) -> None:
             if fault is None:
                 self.intent = WATCH
-                self.notify("agent.task.powerOnVm")
+                self.notify("agent.task.powerOnVm", vm)
                 self._ready()
-            elif self.vm is not None and self.vm.alive and self.host.can_run:
-                self._ready(Problem("InvalidConfig", {"vm": self.vm.ref, "error": fault}))
+            elif vm.alive and self.host.can_run:
+                self._ready(Problem("InvalidConfig", {"vm": vm.ref, "error": fault}))
             else:
                 self._ready()
 
-        self.vm.power_on(EAM, done)
+        vm.power_on(EAM, done)
 
-    def _power_off(self) -> None:
-        assert self.vm is not None
+    def _power_off(self, vm: VirtualMachine) -> None:
         self._busy = True
-        if self.vm.power == PowerState.suspended:
-            self.vm.become(PowerState.poweredOff, EAM)
+        if vm.power == PowerState.suspended:
+            vm.become(PowerState.poweredOff, EAM)
 
         def done(fault: Any) -> None:
             if fault is None:
-                self.notify("agent.task.powerOffVm")
+                self.notify("agent.task.powerOffVm", vm)
             self._ready()
 
-        if self.vm.on:
-            self.vm.power_off(EAM, done)
+        if vm.on:
+            vm.power_off(EAM, done)
         else:
             done(None)
 
-    def _delete(self) -> None:
-        vm = self.vm
-        assert vm is not None
+    def _delete(self, vm: VirtualMachine) -> None:
         self._busy = True
 
         def done(fault: Any) -> None:
             if fault is None:
-                self._forget_vm()
-                self.notify("agent.task.deleteVm")
+                self._forget(vm)
+                self.notify("agent.task.deleteVm", vm)
                 self._ready()
             else:
                 self._ready(Problem("VmDeployed", {"vm": vm.ref}) if vm.alive and self.host.connected else None)
@@ -432,11 +607,15 @@ class Agent(EamObject):
         if self.vm is None or not self.vm.alive or self.removing or self.agency.goal == "disabled":
             return True
         blocked = any(issue.type not in MAINTENANCE for issue in self.issues.values())
-        return self.vm.on or self.hook == PROVISIONED or blocked
+        held = self.hook == PROVISIONED and self.replacement is None
+        return self.vm.on or held or blocked
 
     def _end(self, how: str) -> None:
         """Leave the world: removed, or the host is gone."""
-        self._forget_vm()
+        for vm in self.vms:
+            vm.unwatch(self.wake)
+        self.vm = self.replacement = None
+        self._set_hook(None)
         self._clear()
         self.host.unwatch(self.wake)
         self.host.agents.pop(self.moid, None)
@@ -450,8 +629,8 @@ class Agent(EamObject):
         self.host.unwatch(self.wake)
         self.host.agents.pop(self.moid, None)
         self.host.exit_waits = tuple(wait for wait in self.host.exit_waits if wait != self._content_with_exit)
-        if self.vm is not None:
-            self.vm.unwatch(self.wake)
+        for vm in self.vms:
+            vm.unwatch(self.wake)
         self.world.remove(self)
 
     # Issues, colour, hooks ----------------------------------------------------------------------------------
@@ -481,13 +660,13 @@ class Agent(EamObject):
             self.notify("agent.statusChanged")
             self.agency.agent_coloured(before, status)
 
-    def _set_hook(self, hook: str | None) -> None:
-        if hook == self.hook:
+    def _set_hook(self, hook: str | None, vm: VirtualMachine | None = None) -> None:
+        if hook == self.hook and vm is self._hook_vm:
             return
-        self.hook = hook
+        self.hook, self._hook_vm = hook, vm
         if hook is not None:
             suffix = "AfterProvisioning" if hook == PROVISIONED else "AfterPowerOn"
-            self.notify(f"agent.markAgentVmAsAvailable{suffix}")
+            self.notify(f"agent.markAgentVmAsAvailable{suffix}", vm)
 
     def issue_value(self, issue: Issue) -> Any:
         """The pyVmomi form of one of its issues."""
@@ -496,9 +675,9 @@ class Agent(EamObject):
             hostName=self.host.name,
         )  # fmt: skip
 
-    def notify(self, what: str) -> None:
+    def notify(self, what: str, vm: VirtualMachine | None = None) -> None:
         """Post an EAM event about this agent."""
-        self.manager.notify(what, self.host, self.vm)
+        self.manager.notify(what, self.host, vm or self.vm)
 
     def resolve_one(self, issue: Issue) -> bool:
         """Begin to remedy one issue; False when it cannot be remedied at present."""
@@ -509,8 +688,9 @@ class Agent(EamObject):
             if not knobs.resolve_exits_maintenance or self.host.compute_resource.lifecycle_managed:
                 return True  # documented: nothing is done on clusters managed with an image
             self.host.exit_maintenance(EAM)
-        if issue.type == "VmProtected" and self.vm is not None:
-            self.vm.protected = False
+        if issue.type == "VmProtected":
+            for vm in self.vms:
+                vm.protected = False
         self.failed = None
         if issue.remedy is Remedy.ACTIVE:
             self.intent = WORK
@@ -567,13 +747,13 @@ class Agent(EamObject):
             host=self.host.ref,
             vm=vm.ref if vm is not None else None,
             vmIp=vm.address if vm is not None and vm.heartbeat else None,
-            vmName=vm.name if vm is not None else "",
+            vmName=self.vm_name,
             esxAgentResourcePool=vm.pool.ref if vm is not None else None,
             esxAgentFolder=vm.parent.ref if vm is not None and vm.parent is not None else None,
             agency=self.agency.ref,
         )
-        if self.hook is not None and vm is not None:
-            runtime.vmHook = eam.Agent.VmHook(vm=vm.ref, vmState=self.hook)
+        if self.hook is not None and self._hook_vm is not None:
+            runtime.vmHook = eam.Agent.VmHook(vm=self._hook_vm.ref, vmState=self.hook)
         return runtime
 
     def prop_config(self) -> Any:

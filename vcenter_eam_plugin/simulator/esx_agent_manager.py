@@ -103,7 +103,7 @@ class EsxAgentManager(EamObject):
     def lose(self, agency: Agency) -> None:
         """An agency is gone from EAM's database, as after a restore; its VMs belong to nobody."""
         agency.forget()
-        vms = [agent.vm for agent in agency.agents.values() if agent.vm is not None]
+        vms = [vm for agent in agency.agents.values() for vm in agent.vms]
         for agent in agency.agents.values():
             self.world.remove(agent)
         self.agency_ended(agency)

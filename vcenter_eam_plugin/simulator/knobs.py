@@ -42,6 +42,14 @@ class Knobs:
     """Disconnect and reconnect of a host."""
     boot: float = 0.3
     """Reboot of a host: from going down to being connected again."""
+    enter_standby: float = 0.05
+    """Host entering standby: from the last VM off until the host sleeps."""
+    exit_standby: float = 0.3
+    """Host leaving standby: from the request until it has booted and is connected."""
+    migrate: float = 0.1
+    """Moving one VM to another host because somebody asked for it."""
+    ha_failover: float = 0.2
+    """vSphere HA: from the loss of a host until its VMs are started on others; and between two tries."""
     eam_reaction: float = 0.02
     """From a change in vCenter until EAM has noticed it."""
     orphan_cleanup_delay: float = 0.2
@@ -78,14 +86,44 @@ class Knobs:
     """EAM deletes agent VMs that belong to no agency by itself (7.0U1 and later)."""
     issue_regenerate_seconds: float = 0.0
     """EAM files a standing issue again, with new key and time, when it is read after so long; 0 = never."""
+    upgrade_keeps_old_in_hold: bool = True
+    """In an upgrade with a hold after provisioning, the old VM runs until the new one has been marked as available.
+    Off: EAM deletes the old VM first, and holds the new one afterwards."""
+    reconfigure_power_cycles: bool = False
+    """EAM restarts an agent VM to give it other OVF properties. Not documented."""
+    standby_issue: bool = True
+    """A host in standby makes its agent red, with an issue whose Resolve wakes the host; else only when EAM has
+    something to do there."""
+    resolve_wakes_host: bool = True
+    """Resolve of ``HostInStandbyMode`` takes the host out of standby; what the reference says there is garbled."""
     update_unset_keeps: bool = True
     """Fields left unset in ``Agency.Update`` keep their value; else they are cleared."""
     agent_vm_settings_preset: bool = False
     """Hosts come with Agent VM settings (shared datastore, ``VM Network``); a new host really has none."""
     eam_events_name_objects: bool = False
     """EAM's events name host and VM. Whether the real ones do is not documented."""
+    agent_vm_can_be_moved: bool = True
+    """Who holds EAM's privilege to modify may migrate an agent VM to another host. Not documented; DRS never does."""
+    refuse_duplicate_macs: bool = True
+    """A reconfiguration with a MAC address that another VM has is refused; else only ``VmMacConflictEvent`` comes."""
     heartbeats: bool = True
     """Guests run their tools. Off: no heartbeat and no guest address, ever."""
+
+    # Rules that vCenter keeps for agent VMs, broken on purpose.
+    drs_ignores_agents: bool = False
+    """DRS treats agent VMs as any others: it moves them, and uses hosts whose agents are not available."""
+    ha_restarts_elsewhere: bool = False
+    """vSphere HA starts the agent VMs of a lost host on other hosts, too."""
+    dpm_agent_first: bool = False
+    """A host that enters standby has its agent VMs powered off before its tenant VMs have left."""
+    slots_count_agents: bool = False
+    """vSphere HA's admission control counts agent VMs in its slots."""
+    late_power_on_after_maintenance: bool = False
+    """Leaving maintenance ends before the agent VMs run, and EAM powers them on late (see ``broken_rule_delay``)."""
+    agent_not_first_after_restart: bool = False
+    """When a host is back, its tenant VMs are started first and its agent VMs late (see ``broken_rule_delay``)."""
+    broken_rule_delay: float = 1.0
+    """How long what must not last lasts while one of these rules is broken, in seconds."""
 
     # The outside world.
     ovf_timeout: float = 10.0

@@ -16,7 +16,7 @@ import socket
 import ssl
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -60,12 +60,21 @@ class OvfProblem(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class OvfProperty:
+    """A user-configurable property: its key (with class and instance), ``ovf:type`` and ``ovf:qualifiers``."""
+
+    key: str
+    type: str = "string"
+    qualifiers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OvfPackage:
-    """What EAM needs to know of a package. ``required`` are the keys of its user-configurable properties."""
+    """What EAM needs to know of a package. ``properties`` are its user-configurable ones: each must be given."""
 
     url: str
     name: str
-    required: tuple[str, ...] = ()
+    properties: tuple[OvfProperty, ...] = ()
     networks: tuple[str, ...] = ()
     cpus: int = 2
     memory_mb: int = 2048
@@ -132,15 +141,7 @@ class OvfDownloader:
         package, files = parse(url, descriptor)
         size = sum(len_of for len_of in (self._length(urljoin(url, name), trust) for name in files))
         self.downloads += 1
-        return OvfPackage(
-            package.url,
-            package.name,
-            package.required,
-            package.networks,
-            package.cpus,
-            package.memory_mb,
-            max(size, package.disk_bytes),
-        )
+        return replace(package, disk_bytes=max(size, package.disk_bytes))
 
     def _get(self, url: str, trust: Any, limit: int) -> bytes:
         with self._open(url, trust) as response:
@@ -259,12 +260,16 @@ def parse(url: str, descriptor: bytes) -> tuple[OvfPackage, list[str]]:
     if system is None:
         raise OvfProblem(Reason.FORMAT, url, "there is no VirtualSystem", line=1)
     files = [str(item.get(f"{OVF}href")) for item in root.findall(f"{OVF}References/{OVF}File")]
-    required = [
-        ".".join(filter(None, (section.get(f"{OVF}class"), prop.get(f"{OVF}key"), section.get(f"{OVF}instance"))))
+    properties = tuple(
+        OvfProperty(
+            ".".join(filter(None, (section.get(f"{OVF}class"), prop.get(f"{OVF}key"), section.get(f"{OVF}instance")))),
+            prop.get(f"{OVF}type", "string"),
+            prop.get(f"{OVF}qualifiers", ""),
+        )
         for section in system.findall(f"{OVF}ProductSection")
         for prop in section.findall(f"{OVF}Property")
         if prop.get(f"{OVF}userConfigurable", "false") in ("true", "1")
-    ]
+    )
     hardware = {CPU: 2, MEMORY: 2048}
     for item in system.findall(f"{OVF}VirtualHardwareSection/{OVF}Item"):
         kind, quantity = item.findtext(f"{RASD}ResourceType"), item.findtext(f"{RASD}VirtualQuantity")
@@ -279,7 +284,7 @@ def parse(url: str, descriptor: bytes) -> tuple[OvfPackage, list[str]]:
     package = OvfPackage(
         url=url,
         name=system.findtext(f"{OVF}Name") or str(system.get(f"{OVF}id")),
-        required=tuple(required),
+        properties=properties,
         networks=tuple(networks),
         cpus=hardware[CPU],
         memory_mb=hardware[MEMORY],

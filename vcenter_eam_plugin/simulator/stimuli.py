@@ -59,6 +59,7 @@ VERBS = frozenset(
         "recover_datastore",
         "restore_agency",
         "thaw_eam",
+        "update_esxi",
         "remove_cluster",
         "remove_host",
         "rename",
@@ -225,6 +226,14 @@ class Stimuli:
         found = self.find(HostSystem, host)
         self._note("reboot", found)
         return found.reboot(OPERATOR, force=True)
+
+    def update_esxi(self, host: HostSystem | str, version: str) -> None:
+        """A host has another version of ESXi from now on (``8.0.3``)."""
+        found = self.find(HostSystem, host)
+        self._note("update_esxi", found)
+        found.version = version
+        found.touch("config.product")
+        found.touch("summary.config.product")
 
     def partial_maintenance(self, host: HostSystem | str, on: bool = True) -> None:
         """A host enters or leaves a partial maintenance mode, which hinders operations on its VMs."""

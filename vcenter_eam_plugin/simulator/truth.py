@@ -61,8 +61,10 @@ class TruthRecorder:
 def state_of(host: HostSystem) -> dict[str, Any]:
     """What is true of a host, as plain data."""
     runtime = host.props["runtime"]
-    vm = next((vm for vm in reversed(host.vms.values()) if vm.is_agent), None)
     agent = next(iter(host.agents.values()), None)
+    vm = agent.vm if agent is not None else None
+    if vm is None:
+        vm = next((vm for vm in reversed(host.vms.values()) if vm.is_agent), None)
     return {
         "name": host.name,
         "present": True,

@@ -10,7 +10,7 @@ from pyVmomi import eam, vim, vmodl
 
 from tests.unit.simulator.lab import URL, Lab
 from vcenter_eam_plugin.simulator.agency import Agency
-from vcenter_eam_plugin.simulator.ovf_download import OvfPackage, OvfProblem, Reason
+from vcenter_eam_plugin.simulator.ovf_download import OvfPackage, OvfProblem, OvfProperty, Reason
 
 ON, OFF = vim.VirtualMachine.PowerState.poweredOn, vim.VirtualMachine.PowerState.poweredOff
 
@@ -170,7 +170,7 @@ def test_certificate_issue_of_an_older_eam() -> None:
 def test_ovf_property_that_is_not_given() -> None:
     """Every user-configurable property must be given; ``Update`` of the environment is the cure."""
     lab = Lab()
-    lab.ovf.package = OvfPackage(URL, "ContrailVM", required=("vcenter-ip",))
+    lab.ovf.package = OvfPackage(URL, "ContrailVM", properties=(OvfProperty("vcenter-ip"),))
     agency = lab.create()
     lab.until(lambda: red(agency))
     (issue,) = agency.query_runtime(lab.call).issue

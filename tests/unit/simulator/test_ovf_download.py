@@ -20,6 +20,7 @@ from vcenter_eam_plugin.simulator.ovf_download import (
     OvfDownloader,
     OvfPackage,
     OvfProblem,
+    OvfProperty,
     Reason,
     parse,
     version_matches,
@@ -34,6 +35,8 @@ ENVELOPE = """<?xml version="1.0"?>
 <VirtualSystem ovf:id="vm"><Name>ContrailVM</Name>
 <ProductSection ovf:class="net"><Property ovf:key="ip" ovf:type="string" ovf:userConfigurable="true"/>
 <Property ovf:key="fixed" ovf:type="string"/></ProductSection>
+<ProductSection><Property ovf:key="port" ovf:type="uint16" ovf:qualifiers="MinLen(1)" ovf:userConfigurable="1"/>
+</ProductSection>
 <VirtualHardwareSection><Item><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>4</rasd:VirtualQuantity>
 </Item><Item><rasd:ResourceType>4</rasd:ResourceType><rasd:VirtualQuantity>8192</rasd:VirtualQuantity></Item>
 </VirtualHardwareSection></VirtualSystem></Envelope>
@@ -104,7 +107,8 @@ def test_package_and_files_are_downloaded(web: Web, downloader: OvfDownloader) -
     """The descriptor says what the VM needs; each file that it names is really read."""
     url = f"{web.start()}/vm.ovf"
     package = fetched(downloader, url)
-    assert package == OvfPackage(url, "ContrailVM", ("net.ip",), ("management",), 4, 8192, 4 << 30)
+    properties = (OvfProperty("net.ip"), OvfProperty("port", "uint16", "MinLen(1)"))
+    assert package == OvfPackage(url, "ContrailVM", properties, ("management",), 4, 8192, 4 << 30)
     assert web.hits == ["/vm.ovf", "/disk.vmdk"]
 
 
