@@ -33,7 +33,7 @@ from vcenter_eam_plugin.simulator.agent_build import (
 )
 from vcenter_eam_plugin.simulator.eam_issues import MAINTENANCE, Issue, Problem, Remedy, event_id
 from vcenter_eam_plugin.simulator.eam_object import EamObject
-from vcenter_eam_plugin.simulator.host_system import ENTERING, EXITING, HostSystem
+from vcenter_eam_plugin.simulator.host_system import EXITING, HostSystem
 from vcenter_eam_plugin.simulator.managed_entity import writes
 from vcenter_eam_plugin.simulator.ovf_download import OvfPackage, OvfProblem, Reason, version_matches
 from vcenter_eam_plugin.simulator.virtual_machine import EAM, ConnectionState, PowerState, VirtualMachine
@@ -205,7 +205,7 @@ class Agent(EamObject):
             return self._decide_removal()
         if self.agency.blocked_by_disabled_cluster(self.host):
             return self._power_off_all() or WAIT
-        if self.host.phase is not None or self.host.in_maintenance:
+        if self.host.entering or self.host.phase is not None or self.host.in_maintenance:
             outcome = self._decide_maintenance()
             if outcome is not None:
                 return outcome
@@ -227,13 +227,13 @@ class Agent(EamObject):
         """``None`` means that maintenance does not matter (any more)."""
         if self.vm is not None:
             self.intent = WORK
-        if self.host.phase == ENTERING:
+        if self.host.entering:
             if self.vm is None:
                 return KEEP
             step = self._power_off_all()
             if step is None:
                 return WAIT
-            return step if self.host.evacuated and not self.host.tenants_on else KEEP
+            return step if self.host.agents_may_stop else KEEP
         if not self.host.in_maintenance:
             return None
         if self.host.phase == EXITING:
@@ -383,7 +383,7 @@ class Agent(EamObject):
             return self._decide_on(vm)
         if self.intent == WATCH:
             return Problem("VmSuspended" if vm.power == PowerState.suspended else "VmPoweredOff", where)
-        if self.failed is not None and (self.failed.type != "InvalidConfig" or vm.power_on_fault is not None):
+        if self.failed is not None and (self.failed.type != "InvalidConfig" or vm.start_fault is not None):
             return self.failed
         self.failed = None
         if self.agency.hold_after_provisioning and not self._provisioning_marked and vm.boots == 0:
@@ -392,6 +392,8 @@ class Agent(EamObject):
         self._set_hook(None)
         if vm.protected:
             return Problem("VmProtected", where)
+        if self.host.holds_agents:
+            return WAIT
         return partial(self._power_on, vm)
 
     def _decide_disabled(self, vm: VirtualMachine) -> Problem | Step | _Outcome:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyVmomi import vim
 from pyVmomi.VmomiSupport import long, short
 
+from vcenter_eam_plugin.simulator import drs
+from vcenter_eam_plugin.simulator.admission import advanced_info, usage
 from vcenter_eam_plugin.simulator.host_system import HostSystem
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity, refs, writes
 from vcenter_eam_plugin.simulator.resource_pool import ResourcePool
 from vcenter_eam_plugin.simulator.task import Task
-from vcenter_eam_plugin.simulator.world import Call, World
+from vcenter_eam_plugin.simulator.world import Call, World, soap
 
 if TYPE_CHECKING:
     from vcenter_eam_plugin.simulator.folder import Folder
@@ -77,8 +79,18 @@ class ComputeResource(ManagedEntity):
         event.computeResource = vim.event.ComputeResourceEventArgument(name=self.name, computeResource=self.ref)
 
     def place(self, vm: VirtualMachine, *, besides: HostSystem) -> HostSystem | None:
-        """Another host for a tenant VM; a standalone host has none to offer."""
+        """Another host for a VM; a standalone host has none to offer."""
         return None
+
+    @property
+    def drs(self) -> bool:
+        """DRS is on."""
+        return False
+
+    @property
+    def ha(self) -> bool:
+        """vSphere HA is on."""
+        return False
 
     # Hosts --------------------------------------------------------------------------------------------------
 
@@ -155,7 +167,11 @@ class ClusterComputeResource(ComputeResource):
     def _new_configuration(self) -> Any:
         return vim.cluster.ConfigInfoEx(
             vmSwapPlacement="vmDirectory",
-            dasConfig=vim.cluster.DasConfigInfo(enabled=False),
+            dasConfig=vim.cluster.DasConfigInfo(
+                enabled=False,
+                admissionControlEnabled=True,
+                admissionControlPolicy=vim.cluster.FailoverLevelAdmissionControlPolicy(failoverLevel=1),
+            ),
             drsConfig=vim.cluster.DrsConfigInfo(
                 enabled=True,
                 enableVmBehaviorOverrides=True,
@@ -172,19 +188,31 @@ class ClusterComputeResource(ComputeResource):
         """DRS is on."""
         return bool(self.props["configurationEx"].drsConfig.enabled)
 
+    @property
+    def ha(self) -> bool:
+        return bool(self.props["configurationEx"].dasConfig.enabled)
+
     def prop_summary(self) -> Any:
-        return vim.ClusterComputeResource.Summary(**self._summary_values(), currentFailoverLevel=0, numVmotions=0)
+        return vim.ClusterComputeResource.Summary(
+            **self._summary_values(), currentFailoverLevel=0, numVmotions=0, usageSummary=usage(self)
+        )
 
     def place(self, vm: VirtualMachine, *, besides: HostSystem) -> HostSystem | None:
-        """With DRS: the usable host with the fewest VMs that has the VM's datastore."""
+        """With DRS: the host with the fewest VMs among those that may run it."""
+        return drs.choose(self, vm, besides=besides) if self.drs else None
+
+    def balance(self, user: str = VCENTER) -> VirtualMachine | None:
+        """DRS moves one VM from the fullest host to the emptiest that may run it; ``None`` when all is even."""
         if not self.drs:
             return None
-        fits = [
-            host
-            for host in self.hosts.values()
-            if host is not besides and host.can_run and vm.datastore_object.moid in host.datastores
-        ]
-        return min(fits, key=lambda host: len(host.vms), default=None)
+        for source in sorted(self.hosts.values(), key=lambda host: -len(host.vms)):
+            for vm in source.vms.values():
+                movable = vm.on and source.connected and (not vm.is_agent or self.world.knobs.drs_ignores_agents)
+                target = drs.choose(self, vm, besides=source) if movable else None
+                if target is not None and len(target.vms) + 1 < len(source.vms):
+                    vm.migrate(target, user)
+                    return vm
+        return None
 
     def _configure(self, spec: Any) -> None:
         config = self.props["configurationEx"]
@@ -212,6 +240,11 @@ class ClusterComputeResource(ComputeResource):
             self.post(vim.event.ClusterReconfiguredEvent(), call.user)
 
         return self.operate("ClusterComputeResource.reconfigure", call.user, work)
+
+    @soap("RetrieveDasAdvancedRuntimeInfo", "System.Read")
+    def retrieve_das_advanced_runtime_info(self, call: Call) -> Any:
+        """HA's slots; nothing while HA is off."""
+        return advanced_info(self) if self.ha else None
 
     @writes("AddHost_Task", "Host.Inventory.AddHostToCluster")
     def add_host_task(

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from vcenter_eam_plugin.simulator.datastore import TIB, Datastore
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity, refs, writes
-from vcenter_eam_plugin.simulator.network import DistributedVirtualPortgroup, Network
+from vcenter_eam_plugin.simulator.network import (
+    DistributedVirtualPortgroup,
+    DistributedVirtualSwitch,
+    Network,
+)
 from vcenter_eam_plugin.simulator.task import Task
+from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
 from vcenter_eam_plugin.simulator.world import Call, World
 
 if TYPE_CHECKING:
@@ -27,6 +33,7 @@ class Datacenter(ManagedEntity):
     host_folder: Folder
     datastore_folder: Folder
     network_folder: Folder
+    switch: DistributedVirtualSwitch
 
     def __init__(self, world: World, name: str, parent: Folder) -> None:
         super().__init__(world, world.new_moid("datacenter"), name, parent)
@@ -45,9 +52,11 @@ class Datacenter(ManagedEntity):
         )
         for name in ("VM Network", "fab-pg"):
             self.networks.append(self._new_network(Network(self.world, name, network)))
-        self.networks.append(
-            self._new_network(DistributedVirtualPortgroup(self.world, f"dvpg-{self.name.lower()}", network))
-        )
+        self.switch = self.world.add(DistributedVirtualSwitch(self.world, f"dvs-{self.name.lower()}", network))
+        network.put(self.switch)
+        group = DistributedVirtualPortgroup(self.world, f"dvpg-{self.name.lower()}", network, self.switch)
+        self.switch.portgroups.append(group)
+        self.networks.append(self._new_network(group))
 
     def _new_network(self, network: Network) -> Network:
         self.world.add(network)
@@ -83,6 +92,33 @@ class Datacenter(ManagedEntity):
         holder: Any = self.parent
         holder.drop(self)
         self.leave()
+
+    @writes("PowerOnMultiVM_Task", "System.View")
+    def power_on_multi_vm_task(self, call: Call, vm: Sequence[Any], option: Any = ()) -> Task:
+        """Power VMs on where DRS wants them. The result tells which were begun, and why others were not."""
+        found = [self._vm(ref) for ref in vm]
+        for one in found:
+            call.require("VirtualMachine.Interact.PowerOn", one)
+
+        def work() -> Any:
+            result = vim.cluster.PowerOnVmResult()
+            for one in found:
+                try:
+                    one.placement()
+                except vmodl.MethodFault as fault:
+                    result.notAttempted.append(vim.cluster.NotAttemptedVmInfo(vm=one.ref, fault=fault))
+                else:
+                    task = one.power_on(call.user)
+                    result.attempted.append(vim.cluster.AttemptedVmInfo(vm=one.ref, task=task.ref))
+            return result
+
+        return self.operate("Datacenter.powerOnVm", call.user, work)
+
+    def _vm(self, ref: Any) -> VirtualMachine:
+        found = self.world.find(ref)
+        if not isinstance(found, VirtualMachine):
+            raise vmodl.fault.ManagedObjectNotFound(obj=ref)
+        return found
 
     @writes("Destroy_Task", "Datacenter.Delete")
     def destroy_task(self, call: Call) -> Task:

@@ -5,7 +5,7 @@ Entering maintenance is a task with a phase of its own: ``inMaintenanceMode`` st
 away; tenant VMs are moved first, and EAM powers its agent VMs off only then. The task that leaves maintenance ends
 only when the agent VMs run again ("Wait for EAM VMs to Power-on" in vCenter).
 
-Not promised: host configuration beyond Agent VM settings, sensors, hardware.
+Not promised: host configuration beyond Agent VM settings, sensors, hardware beyond sizes and PCI cards.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import long, short
 
+from vcenter_eam_plugin.simulator import devices
 from vcenter_eam_plugin.simulator.esx_agent_host_manager import EsxAgentHostManager
+from vcenter_eam_plugin.simulator.failover import Failover
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity, refs, writes
+from vcenter_eam_plugin.simulator.standby import Standby
 from vcenter_eam_plugin.simulator.task import Task, start_task
-from vcenter_eam_plugin.simulator.virtual_machine import PowerState, VirtualMachine
+from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
 from vcenter_eam_plugin.simulator.world import Call, World
 
 if TYPE_CHECKING:
@@ -60,8 +63,10 @@ class HostSystem(ManagedEntity):
         self.agents: dict[str, Agent] = {}
         self.exit_waits: tuple[Callable[[], bool], ...] = ()
         """Who the task that leaves maintenance waits for: each says whether it is content."""
+        self.power = Standby(self)
+        self.failover = Failover(self)
         self._task: Task | None = None
-        self._was_on: list[VirtualMachine] = []
+        self._hold_until = 0.0
         self.agent_settings = world.add(EsxAgentHostManager(world, self))
         self.props.update(
             runtime=vim.host.RuntimeInfo(
@@ -95,8 +100,31 @@ class HostSystem(ManagedEntity):
     @property
     def can_run(self) -> bool:
         """VMs may be powered on here."""
-        entering = self.phase in (ENTERING, IN)
-        return self.connected and self.powered and not entering and not self.in_maintenance
+        away = self.phase in (ENTERING, IN) or self.in_maintenance or self.standby != "none"
+        return self.connected and self.powered and not away
+
+    @property
+    def entering(self) -> bool:
+        """On its way into maintenance or standby: its VMs have to stop or to leave."""
+        return self.phase == ENTERING or self.standby == "entering"
+
+    @property
+    def agents_may_stop(self) -> bool:
+        """The host is on its way out of service, and nothing runs on it any more that needs an agent."""
+        if self.standby == "entering" and self.world.knobs.dpm_agent_first:
+            return True
+        return self.entering and self.evacuated and not self.tenants_on
+
+    @property
+    def holds_agents(self) -> bool:
+        """A rule is broken: agent VMs are not powered on yet, though they should be. Watchers hear of the end."""
+        return self.world.clock.monotonic() < self._hold_until
+
+    def hold_agents(self) -> None:
+        """Keep agent VMs off for as long as the knob for broken rules says."""
+        delay = self.world.knobs.broken_rule_delay
+        self._hold_until = self.world.clock.monotonic() + delay
+        self.world.clock.after(delay, self.signal)
 
     @property
     def tenants_on(self) -> bool:
@@ -122,7 +150,30 @@ class HostSystem(ManagedEntity):
         return refs(vim.Network, self.networks.values())
 
     def prop_config(self) -> Any:
-        return vim.host.ConfigInfo(host=self.ref, product=self._product(), hyperThread=None)
+        return vim.host.ConfigInfo(
+            host=self.ref, product=self._product(), hyperThread=None, pciPassthruInfo=devices.passthru_infos()
+        )
+
+    def prop_hardware(self) -> Any:
+        return vim.host.HardwareInfo(
+            systemInfo=vim.host.SystemInfo(vendor="Simulated", model="Host", uuid=self.hardware_uuid),
+            cpuInfo=vim.host.CpuInfo(
+                numCpuPackages=short(2), numCpuCores=short(32), numCpuThreads=short(64), hz=long(2_400_000_000)
+            ),
+            cpuPkg=[
+                vim.host.CpuPackage(
+                    index=short(0),
+                    vendor="intel",
+                    hz=long(2_400_000_000),
+                    busHz=long(100_000_000),
+                    description="Simulated CPU",
+                    threadId=[short(0)],
+                    cpuFeature=[vim.host.CpuIdInfo(level=0)],
+                )
+            ],
+            memorySize=long(self.memory_mb << 20),
+            pciDevice=devices.pci_devices(),
+        )
 
     def prop_summary(self) -> Any:
         settings = self.agent_settings
@@ -214,22 +265,24 @@ class HostSystem(ManagedEntity):
         """Start entering; ``timeout`` in seconds, 0 = none. Can be cancelled until it has been entered."""
         task = start_task(self.world, self, "HostSystem.enterMaintenanceMode", user=user, on_cancel=self._cancel_enter)
         task.running()
-        if self.phase is not None or self.in_maintenance or not self.connected:
+        if self.phase is not None or self.in_maintenance or not self.connected or self.standby != "none":
             task.fail(vim.fault.InvalidState(msg=f"Host {self.name} cannot enter maintenance mode now."))
             return task
         self._task = task
         self.phase, self.evacuated = ENTERING, False
         self.post(vim.event.EnteringMaintenanceModeEvent(), user)
         self.signal()
-        self.world.clock.after(self.world.knobs.evacuate, lambda: self._evacuate(task))
+        self.world.clock.after(self.world.knobs.evacuate, lambda: self.evacuate(task))
         if timeout > 0:
             self.world.clock.after(timeout, lambda: self._time_out(task))
         return task
 
-    def _evacuate(self, task: Task) -> None:
-        if task.ended or self.phase != ENTERING:
+    def evacuate(self, task: Task) -> None:
+        """Move away what DRS may move, on the way into maintenance or standby."""
+        if task.ended or not self.entering:
             return
-        for vm in [vm for vm in self.vms.values() if vm.on and not vm.is_agent]:
+        with_agents = self.world.knobs.drs_ignores_agents
+        for vm in [vm for vm in self.vms.values() if vm.on and (with_agents or not vm.is_agent)]:
             target = self.compute_resource.place(vm, besides=self)
             if target is not None:
                 vm.migrate(target)
@@ -239,13 +292,19 @@ class HostSystem(ManagedEntity):
         self._continue()
 
     def _continue(self) -> None:
+        self.power.go_on()
+        self.failover.go_on()
         task = self._task
         if task is None or task.ended:
             return
         if self.phase == ENTERING and self.evacuated and not any(vm.on for vm in self.vms.values()):
             self.world.clock.after(self.world.knobs.enter_maintenance, lambda: self._entered(task))
-        elif self.phase == EXITING and not self.in_maintenance and all(content() for content in self.exit_waits):
-            self._exited(task)
+        elif self.phase == EXITING and not self.in_maintenance:
+            if self.world.knobs.late_power_on_after_maintenance:
+                self.hold_agents()
+                self._exited(task)
+            elif all(content() for content in self.exit_waits):
+                self._exited(task)
 
     def _entered(self, task: Task) -> None:
         if task.ended or self.phase != ENTERING or any(vm.on for vm in self.vms.values()):
@@ -294,7 +353,7 @@ class HostSystem(ManagedEntity):
         self._continue()
 
     def look_again(self) -> None:
-        """Somebody in ``exit_waits`` may have become content."""
+        """Somebody in ``exit_waits`` may have become content, or an agent available."""
         self._continue()
 
     def _exited(self, task: Task) -> None:
@@ -319,10 +378,13 @@ class HostSystem(ManagedEntity):
 
     # Connection and power -----------------------------------------------------------------------------------
 
-    def _see(self, connection: Any) -> None:
+    def see(self, connection: Any) -> None:
         """Set the connection and, with it, what vCenter knows of the power state and of the VMs."""
         self.set("runtime.connectionState", connection)
-        power = Power.unknown if not self.connected else Power.poweredOn if self.powered else Power.poweredOff
+        if self.standby in ("in", "exiting"):
+            power = Power.standBy  # vCenter put it to sleep, so it knows
+        else:
+            power = Power.poweredOn if self.connected else Power.unknown
         self.set("runtime.powerState", power)
         for path in ("connectionState", "powerState"):
             self.touch(f"summary.runtime.{path}")
@@ -331,6 +393,8 @@ class HostSystem(ManagedEntity):
             task, self._task = self._task, None
             self.phase = IN if self.in_maintenance else None
             task.fail(vmodl.fault.HostCommunication())
+        if not self.connected:
+            self.power.lost()
         for vm in tuple(self.vms.values()):
             vm.refresh_connection()
 
@@ -340,7 +404,7 @@ class HostSystem(ManagedEntity):
         def work() -> None:
             if self.props["runtime"].connectionState == Connection.disconnected:
                 raise vim.fault.InvalidState(msg=f"Host {self.name} is disconnected already.")
-            self._see(Connection.disconnected)
+            self.see(Connection.disconnected)
             self.post(vim.event.HostDisconnectedEvent(reason="userRequest"), user)
 
         return self.operate("HostSystem.disconnect", user, work, delay=self.world.knobs.connect)
@@ -353,38 +417,36 @@ class HostSystem(ManagedEntity):
                 raise vim.fault.InvalidState(msg=f"Host {self.name} is connected.")
             if not self.powered:
                 raise vim.fault.NoHost(name=self.name)
-            self._see(Connection.connected)
+            self.see(Connection.connected)
             self.post(vim.event.HostConnectedEvent(), user)
 
         return self.operate("HostSystem.reconnect", user, work, delay=self.world.knobs.connect)
 
     def crash(self) -> None:
-        """The machine stops at once: not responding, its VMs as last seen."""
+        """The machine stops at once: not responding, its VMs as last seen; HA starts what it may elsewhere."""
         if not self.powered:
             return
         self.powered = False
-        self._was_on = [vm for vm in self.vms.values() if vm.on]
-        self._see(Connection.notResponding)
+        self.failover.host_lost([vm for vm in self.vms.values() if vm.on])
+        self.see(Connection.notResponding)
         self.post(vim.event.HostConnectionLostEvent())
 
     def lose_contact(self) -> None:
         """vCenter no longer reaches the host, which keeps running."""
-        self._see(Connection.notResponding)
+        self.see(Connection.notResponding)
         self.post(vim.event.HostConnectionLostEvent())
 
     def recover(self) -> None:
-        """The machine has booted: its VMs are off, and vCenter reaches it again."""
+        """The machine has booted: its VMs are off, and vCenter reaches it again. HA starts what ran here."""
         if self.powered:
             return
         self.powered = True
         self.boots += 1
         self.props["runtime"].bootTime = self.world.clock.now()
         self.touch("runtime.bootTime")
-        self._see(Connection.connected)
-        for vm in self._was_on:
-            if vm.alive and vm.host is self:
-                vm.become(PowerState.poweredOff)
-        self._was_on = []
+        self.power.booted()
+        self.see(Connection.connected)
+        self.failover.host_back()
         self.post(vim.event.HostConnectedEvent())
         self.signal()
 
@@ -392,15 +454,18 @@ class HostSystem(ManagedEntity):
         """Start a reboot; without ``force`` only a host in maintenance may be rebooted."""
 
         def work() -> None:
-            if not self.connected:
-                raise vim.fault.InvalidState(msg=f"Host {self.name} is not connected.")
-            if not force and not self.in_maintenance:
-                raise vim.fault.InvalidState(msg=f"Host {self.name} is not in maintenance mode.")
+            self._require_stoppable(force)
             self.post(vim.event.HostShutdownEvent(reason="reboot"), user)
             self.crash()
             self.world.clock.after(self.world.knobs.boot, self.recover)
 
         return self.operate("HostSystem.reboot", user, work)
+
+    def _require_stoppable(self, force: bool) -> None:
+        if not self.connected:
+            raise vim.fault.InvalidState(msg=f"Host {self.name} is not connected.")
+        if not force and not self.in_maintenance:
+            raise vim.fault.InvalidState(msg=f"Host {self.name} is not in maintenance mode.")
 
     # Inventory ----------------------------------------------------------------------------------------------
 
@@ -439,6 +504,32 @@ class HostSystem(ManagedEntity):
     def exit_maintenance_task(self, call: Call, timeout: int) -> Task:
         """As documented."""
         return self.exit_maintenance(call.user, timeout)
+
+    @writes("PowerDownHostToStandBy_Task", "Host.Config.Maintenance")
+    def power_down_to_standby_task(
+        self,
+        call: Call,
+        timeoutSec: int,  # noqa: N803 - the API's names
+        evacuatePoweredOffVms: bool | None = None,  # noqa: N803
+    ) -> Task:
+        """As documented; powered-off VMs stay where they are."""
+        return self.power.enter(call.user, timeoutSec)
+
+    @writes("PowerUpHostFromStandBy_Task", "Host.Config.Maintenance")
+    def power_up_from_standby_task(self, call: Call, timeoutSec: int) -> Task:  # noqa: N803
+        """As documented."""
+        return self.power.wake(call.user, timeoutSec)
+
+    @writes("ShutdownHost_Task", "Host.Config.Maintenance")
+    def shutdown_task(self, call: Call, force: bool) -> Task:
+        """As documented; only a person at the machine (``recover``) starts it again."""
+
+        def work() -> None:
+            self._require_stoppable(force)
+            self.post(vim.event.HostShutdownEvent(reason="shutdown"), call.user)
+            self.crash()
+
+        return self.operate("HostSystem.shutdown", call.user, work)
 
     @writes("DisconnectHost_Task", "Host.Config.Connection")
     def disconnect_task(self, call: Call) -> Task:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyVmomi import vim
-
 from vcenter_eam_plugin.simulator.compute_resource import ClusterComputeResource, new_host
 from vcenter_eam_plugin.simulator.datacenter import Datacenter
 from vcenter_eam_plugin.simulator.esx_agent_manager import EsxAgentManager
@@ -20,8 +18,8 @@ from vcenter_eam_plugin.simulator.journal import Journal
 from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.ovf_download import OvfDownloader, OvfSource
 from vcenter_eam_plugin.simulator.stimuli import Stimuli
+from vcenter_eam_plugin.simulator.tenants import new_tenant
 from vcenter_eam_plugin.simulator.truth import TruthRecorder
-from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
 from vcenter_eam_plugin.simulator.vrouter import VRouters
 from vcenter_eam_plugin.simulator.world import World
 
@@ -111,25 +109,6 @@ def build(
         else:
             host = next(iter(centers[at].host_folder.new_standalone_host(name).hosts.values()))
         for tenant in range(tenants_per_host):
-            _tenant(world, centers[at], host, f"tenant-{number + 1}-{tenant + 1}")
+            new_tenant(host, f"tenant-{number + 1}-{tenant + 1}")
     inventory.truth.start()
     return inventory
-
-
-def _tenant(world: World, datacenter: Datacenter, host: HostSystem, name: str) -> VirtualMachine:
-    pool = host.compute_resource.root_pool
-    vm = VirtualMachine(
-        world,
-        name,
-        datacenter.vm_folder,
-        host=host,
-        pool=pool,
-        datastore=datacenter.shared_datastores[0],
-        network=datacenter.networks[0],
-    )
-    vm.props["runtime"].powerState = vim.VirtualMachine.PowerState.poweredOn
-    world.add(vm)
-    host.put_vm(vm)
-    pool.put(vm)
-    datacenter.vm_folder.put(vm)
-    return vm

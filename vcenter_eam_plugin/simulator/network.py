@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated networks: standard port groups and distributed ones.
 
-Not promised: traffic, port allocation, distributed switches beyond their name.
+Not promised: traffic, port allocation, distributed switches beyond their name and UUID.
 """
 
 from __future__ import annotations
@@ -41,17 +41,47 @@ class Network(ManagedEntity):
         event.net = vim.event.NetworkEventArgument(name=self.name, network=self.ref)
 
 
+class DistributedVirtualSwitch(ManagedEntity):
+    """``vim.dvs.VmwareDistributedVirtualSwitch``: what distributed port groups name as theirs."""
+
+    vmodl: ClassVar[type] = vim.dvs.VmwareDistributedVirtualSwitch
+    rename_privilege: ClassVar[str | None] = "DVSwitch.Modify"
+
+    def __init__(self, world: World, name: str, parent: ManagedEntity) -> None:
+        super().__init__(world, world.new_moid("dvs"), name, parent)
+        self.portgroups: list[DistributedVirtualPortgroup] = []
+
+    @property
+    def uuid(self) -> str:
+        """In the form that vSphere writes them: sixteen bytes."""
+        digits = uuid.uuid5(uuid.NAMESPACE_OID, f"switch {self.moid}").hex
+        pairs = [digits[at : at + 2] for at in range(0, 32, 2)]
+        return f"{' '.join(pairs[:8])}-{' '.join(pairs[8:])}"
+
+    def prop_uuid(self) -> Any:
+        return self.uuid
+
+    def prop_portgroup(self) -> Any:
+        return refs(vim.dvs.DistributedVirtualPortgroup, self.portgroups)
+
+    def describe(self, event: Any) -> None:
+        event.dvs = vim.event.DvsEventArgument(name=self.name, dvs=self.ref)
+
+
 class DistributedVirtualPortgroup(Network):
     """``vim.dvs.DistributedVirtualPortgroup``; its ``key`` is its moid, as in vCenter."""
 
     vmodl: ClassVar[type] = vim.dvs.DistributedVirtualPortgroup
     prefix: ClassVar[str] = "dvportgroup"
 
+    def __init__(self, world: World, name: str, parent: ManagedEntity, switch: DistributedVirtualSwitch) -> None:
+        super().__init__(world, name, parent)
+        self.switch = switch
+
     @property
     def switch_uuid(self) -> str:
-        """UUID of the distributed switch that it belongs to (one per datacenter)."""
-        above = self.datacenter
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"dvs of {above.moid if above else 'nowhere'}"))
+        """UUID of the distributed switch that it belongs to."""
+        return self.switch.uuid
 
     def prop_key(self) -> Any:
         return self.moid
@@ -60,6 +90,7 @@ class DistributedVirtualPortgroup(Network):
         return vim.dvs.DistributedVirtualPortgroup.ConfigInfo(
             key=self.moid,
             name=self.name,
+            distributedVirtualSwitch=self.switch.ref,
             numPorts=8,
             type="earlyBinding",
             policy=vim.dvs.DistributedVirtualPortgroup.PortgroupPolicy(

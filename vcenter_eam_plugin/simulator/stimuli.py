@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyVmomi import vim
+
 from vcenter_eam_plugin.simulator.compute_resource import ClusterComputeResource, ComputeResource, new_host
 from vcenter_eam_plugin.simulator.datacenter import Datacenter
 from vcenter_eam_plugin.simulator.datastore import Datastore
 from vcenter_eam_plugin.simulator.folder import Folder
 from vcenter_eam_plugin.simulator.host_system import HostSystem
-from vcenter_eam_plugin.simulator.managed_entity import ManagedEntity
+from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity
 from vcenter_eam_plugin.simulator.network import Network
+from vcenter_eam_plugin.simulator.tenants import new_tenant
 from vcenter_eam_plugin.simulator.virtual_machine import PowerState, VirtualMachine
 from vcenter_eam_plugin.simulator.world import World
 
@@ -36,6 +39,9 @@ VERBS = frozenset(
         "add_datacenter",
         "add_host",
         "add_standalone_host",
+        "add_tenant",
+        "balance",
+        "clone_vm",
         "corrupt",
         "crash",
         "destroy",
@@ -44,10 +50,12 @@ VERBS = frozenset(
         "enable_cluster",
         "enter_maintenance",
         "exit_maintenance",
+        "enter_standby",
         "fill_datastore",
         "freeze_eam",
         "lose_agency",
         "lose_datastore",
+        "migrate",
         "move_host",
         "not_responding",
         "partial_maintenance",
@@ -63,8 +71,13 @@ VERBS = frozenset(
         "remove_cluster",
         "remove_host",
         "rename",
+        "set_admission",
         "set_agent_settings",
+        "set_drs",
+        "set_ha",
         "suspend",
+        "wake",
+        "wake_fails",
     }
 )
 """What the control endpoint may call, with plain values."""
@@ -189,6 +202,32 @@ class Stimuli:
         self._note("rename", found)
         found.rename(name, OPERATOR)
 
+    def set_ha(self, cluster: ClusterComputeResource | str, on: bool = True) -> None:
+        """Switch vSphere HA on or off."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("set_ha", found)
+        found.reconfigure(vim.cluster.ConfigSpecEx(dasConfig=vim.cluster.DasConfigInfo(enabled=on)), True, OPERATOR)
+
+    def set_admission(self, cluster: ClusterComputeResource | str, failover_level: int) -> None:
+        """HA's admission control reserves so many hosts, in slots."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("set_admission", found)
+        policy = vim.cluster.FailoverLevelAdmissionControlPolicy(failoverLevel=failover_level)
+        config = vim.cluster.DasConfigInfo(admissionControlPolicy=policy)
+        found.reconfigure(vim.cluster.ConfigSpecEx(dasConfig=config), True, OPERATOR)
+
+    def set_drs(self, cluster: ClusterComputeResource | str, on: bool = True) -> None:
+        """Switch DRS on or off."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("set_drs", found)
+        found.reconfigure(vim.cluster.ConfigSpecEx(drsConfig=vim.cluster.DrsConfigInfo(enabled=on)), True, OPERATOR)
+
+    def balance(self, cluster: ClusterComputeResource | str) -> VirtualMachine | None:
+        """DRS moves one tenant VM to a host with fewer VMs, if it may; ``None`` when there is nothing to move."""
+        found = self.find(ClusterComputeResource, cluster)
+        self._note("balance", found)
+        return found.balance()
+
     # Hosts --------------------------------------------------------------------------------------------------
 
     def enter_maintenance(self, host: HostSystem | str, timeout: float = 0) -> Task:
@@ -235,6 +274,24 @@ class Stimuli:
         found.touch("config.product")
         found.touch("summary.config.product")
 
+    def enter_standby(self, host: HostSystem | str, timeout: float = 0) -> Task:
+        """DPM starts putting a host to sleep."""
+        found = self.find(HostSystem, host)
+        self._note("enter_standby", found)
+        return found.power.enter(VCENTER, timeout, dpm=True)
+
+    def wake(self, host: HostSystem | str, timeout: float = 0) -> Task:
+        """DPM starts waking a host."""
+        found = self.find(HostSystem, host)
+        self._note("wake", found)
+        return found.power.wake(VCENTER, timeout, dpm=True)
+
+    def wake_fails(self, host: HostSystem | str, on: bool = True) -> None:
+        """The host does not start when it is woken, until this is switched off again."""
+        found = self.find(HostSystem, host)
+        self._note("wake_fails", found)
+        found.power.wake_fails = on
+
     def partial_maintenance(self, host: HostSystem | str, on: bool = True) -> None:
         """A host enters or leaves a partial maintenance mode, which hinders operations on its VMs."""
         found = self.find(HostSystem, host)
@@ -273,11 +330,30 @@ class Stimuli:
 
     # VMs and storage ----------------------------------------------------------------------------------------
 
-    def power_on(self, vm: VirtualMachine | str) -> Task:
-        """Power on."""
+    def add_tenant(self, host: HostSystem | str, name: str | None = None, on: bool = True) -> VirtualMachine:
+        """A new tenant VM on a host; running from the start unless ``on`` is false. Nobody is asked."""
+        where = self.find(HostSystem, host)
+        vm = new_tenant(where, name or f"tenant-{self.world.new_moid('added')}", on=on, user=OPERATOR)
+        self._note("add_tenant", vm)
+        return vm
+
+    def clone_vm(self, vm: VirtualMachine | str, name: str, on: bool = False) -> Task:
+        """Clone a VM as it is, on its host; started where DRS wants it if ``on``."""
+        found = self.find(VirtualMachine, vm)
+        self._note("clone_vm", found)
+        return found.clone(name, on=on, user=OPERATOR)
+
+    def migrate(self, vm: VirtualMachine | str, host: HostSystem | str) -> Task:
+        """Move a VM to another host by hand, as somebody who may do it with agent VMs, too."""
+        found, target = self.find(VirtualMachine, vm), self.find(HostSystem, host)
+        self._note("migrate", found)
+        return found.move(target, OPERATOR)
+
+    def power_on(self, vm: VirtualMachine | str, host: HostSystem | str | None = None) -> Task:
+        """Power on, on a host or where DRS wants it."""
         found = self.find(VirtualMachine, vm)
         self._note("power_on", found)
-        return found.power_on(OPERATOR)
+        return found.power_on(OPERATOR, host=self.find(HostSystem, host) if host is not None else None)
 
     def power_off(self, vm: VirtualMachine | str) -> Task:
         """Power off."""

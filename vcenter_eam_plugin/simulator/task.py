@@ -27,9 +27,13 @@ _State = vim.TaskInfo.State
 
 
 def operation_name(description_id: str) -> str:
-    """WSDL operation of a description id: ``HostSystem.enterMaintenanceMode`` -> ``EnterMaintenanceMode_Task``."""
-    verb = description_id.rpartition(".")[2]
-    return f"{verb[:1].upper()}{verb[1:]}_Task"
+    """WSDL operation of a description id: ``HostSystem.enterStandbyMode`` -> ``PowerDownHostToStandBy_Task``."""
+    kind, _, verb = description_id.rpartition(".")
+    method = f"{verb[:1].upper()}{verb[1:]}"
+    try:
+        return str(getattr(vim, kind)._GetMethodInfo(method).wsdlName)
+    except AttributeError:  # not named after a public method
+        return f"{method}_Task"
 
 
 class Task(ManagedObject):

@@ -3,7 +3,7 @@
 
 A tenant VM costs little until somebody reads its configuration. Power operations take their time, refuse what the
 real ones refuse, and follow the host: a VM of an unreachable host is *disconnected* and keeps its last known power
-state. Not promised: guests, snapshots, disks beyond their devices, cloning and relocation.
+state. Not promised: guests, snapshots, disks beyond their devices, storage migration.
 """
 
 from __future__ import annotations
@@ -16,6 +16,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import long
 
+from vcenter_eam_plugin.simulator import drs
+from vcenter_eam_plugin.simulator.devices import (
+    change_device,
+    initial_devices,
+    networks_of,
+    note_macs,
+    pinned,
+    start_fault,
+)
+from vcenter_eam_plugin.simulator.environment_browser import EnvironmentBrowser
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, Done, ManagedEntity, refs, writes
 from vcenter_eam_plugin.simulator.task import Task
 from vcenter_eam_plugin.simulator.world import Call, Timer, World
@@ -115,6 +125,28 @@ class VirtualMachine(ManagedEntity):
         return bool(self.props["guestHeartbeatStatus"] == Status.green)
 
     @property
+    def configured(self) -> bool:
+        """Somebody has read or changed its configuration; before that it is what every new VM has."""
+        return self._config is not None
+
+    @property
+    def start_fault(self) -> Any:
+        """What a power-on would fail with because of the VM itself; ``None`` when it would start."""
+        if self.power_on_fault is None and self._config is not None:
+            return start_fault(self, self._config)
+        return self.power_on_fault
+
+    @property
+    def reserved_mb(self) -> int:
+        """Memory reserved for it."""
+        if self._config is None:
+            return 0
+        if self._config.memoryReservationLockedToMax:
+            return self.memory_mb
+        allocation = self._config.memoryAllocation
+        return int(allocation.reservation or 0) if allocation is not None else 0
+
+    @property
     def instance_uuid(self) -> str:
         """The uuid that is unique within a vCenter."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"instance of {self.moid}"))
@@ -190,6 +222,9 @@ class VirtualMachine(ManagedEntity):
     def prop_datastore(self) -> Any:
         return refs(vim.Datastore, [self.datastore_object])
 
+    def prop_environmentBrowser(self) -> Any:  # noqa: N802 - named after the property
+        return EnvironmentBrowser.of(self.host).ref
+
     def prop_network(self) -> Any:
         return refs(vim.Network, self.networks)
 
@@ -203,20 +238,107 @@ class VirtualMachine(ManagedEntity):
 
     # Power --------------------------------------------------------------------------------------------------
 
-    def power_on(self, user: str = VCENTER, done: Done | None = None) -> Task:
-        """Start powering on. Refused, in the task, as vCenter does (host away or in maintenance, wrong state)."""
+    def power_on(self, user: str = VCENTER, done: Done | None = None, *, host: HostSystem | None = None) -> Task:
+        """Start powering on, on ``host`` if given, else where DRS wants it.
+
+        Refused, in the task, as vCenter does: host away or in maintenance or without its agents, wrong state, cards.
+        """
 
         def work() -> None:
             if self.on:
                 raise vim.fault.InvalidPowerState(requestedState=PowerState.poweredOn, existingState=self.power)
             self._require_usable()
-            if not self.host.can_run:
-                raise vim.fault.InvalidState(msg=f"Host {self.host.name} is in maintenance mode.")
-            if self.power_on_fault is not None:
-                raise copy.deepcopy(self.power_on_fault)
+            target = self.placement(host)
+            if not target.can_run:
+                raise vim.fault.InvalidState(msg=f"Host {target.name} is in maintenance mode.")
+            if target is not self.host:
+                self._be_on(target)
+            if self.start_fault is not None:
+                raise copy.deepcopy(self.start_fault)
             self.become(PowerState.poweredOn, user)
 
         return self._power("powerOn", user, self.world.knobs.power_on, work, done)
+
+    def placement(self, wanted: HostSystem | None = None) -> HostSystem:
+        """Where it would start: an agent VM where it is, a tenant VM where DRS wants it; raises when nowhere."""
+        resource = self.host.compute_resource
+        if self.is_agent:
+            return self.host
+        if wanted is not None and wanted is not self.host:
+            self._require_place(wanted)
+            return wanted
+        if not resource.drs or drs.fits(self.host, self):
+            return self.host
+        target = resource.place(self, besides=self.host)
+        if target is None and self.host.can_run and drs.missing_agents(self.host):
+            raise drs.insufficient_agents(self.host)
+        return target or self.host
+
+    def _require_place(self, target: HostSystem) -> None:
+        """Raise what vCenter answers when the VM cannot run on a host."""
+        if not target.can_run:
+            raise vim.fault.InvalidState(msg=f"Host {target.name} is in maintenance mode or not connected.")
+        if self.datastore_object.moid not in target.datastores:
+            name, ref = self.datastore_object.name, self.datastore_object.ref
+            raise vim.fault.DatastoreNotWritableOnHost(datastore=ref, name=name, host=target.ref)
+        if not self.is_agent and target.compute_resource.drs and drs.missing_agents(target):
+            raise drs.insufficient_agents(target)
+
+    def move(self, target: HostSystem, user: str = VCENTER) -> Task:
+        """Start a migration that somebody asked for. DRS has no say, but hosts without their agents are refused."""
+
+        def work() -> None:
+            if not self.alive:
+                raise vmodl.fault.ManagedObjectNotFound(obj=self.ref)
+            self._require_usable()
+            if self.is_agent and not self.world.knobs.agent_vm_can_be_moved:
+                raise vmodl.fault.NotSupported(msg=f"{self.name} is an agent VM and stays on its host.")
+            if self.on and self._config is not None and pinned(self._config):
+                fault = vim.fault.DeviceNotSupported(device="PCI device")
+                raise vim.fault.DisallowedMigrationDeviceAttached(fault=fault)
+            if target is self.host:
+                return
+            if self.on:
+                self._require_place(target)
+            self.migrate(target, user, drs=False)
+
+        return self.operate("VirtualMachine.migrate", user, work, delay=self.world.knobs.migrate)
+
+    def clone(
+        self, name: str, *, on: bool = False, user: str = VCENTER, host: HostSystem | None = None, folder: Any = None
+    ) -> Task:
+        """Start copying it, devices and all, with addresses of its own; the task's result is the new VM."""
+        holder: Any = folder if folder is not None else self.parent
+        holder.require_free(name)
+
+        def work() -> VirtualMachine:
+            holder.require_free(name)
+            where = host if host is not None else self.host
+            made = VirtualMachine(
+                self.world,
+                name,
+                holder,
+                host=where,
+                pool=where.compute_resource.root_pool,
+                datastore=self.datastore_object,
+                network=self.networks[0] if self.networks else None,
+                memory_mb=self.memory_mb,
+                cpus=self.cpus,
+                disk_bytes=self.disk_bytes,
+            )
+            made.networks = list(self.networks)
+            self.world.add(made)
+            for place in (holder, made.pool):
+                place.put(made)
+            where.put_vm(made)
+            self.datastore_object.take(self.disk_bytes)
+            source = vim.event.VmEventArgument(name=self.name, vm=self.ref)
+            made.post(vim.event.VmClonedEvent(template=False, sourceVm=source), user)
+            if on:
+                made.power_on(user)
+            return made
+
+        return self.operate("VirtualMachine.clone", user, work, delay=self.world.knobs.migrate)
 
     def power_off(self, user: str = VCENTER, done: Done | None = None) -> Task:
         """Start powering off."""
@@ -284,15 +406,13 @@ class VirtualMachine(ManagedEntity):
             return
         runtime = self.props["runtime"]
         if power == PowerState.poweredOn:
-            self.boots += 1
-            runtime.bootTime = self.world.clock.now()
-            self._guest_up()
+            self._start()
         else:
             self._guest_down()
             runtime.bootTime = None
+            self.touch("runtime.bootTime")
         self.set("runtime.powerState", power)
         self.touch("summary.runtime.powerState")
-        self.touch("runtime.bootTime")
         events = {
             PowerState.poweredOn: vim.event.VmPoweredOnEvent,
             PowerState.poweredOff: vim.event.VmPoweredOffEvent,
@@ -342,15 +462,45 @@ class VirtualMachine(ManagedEntity):
             elif before == ConnectionState.disconnected:
                 self.post(vim.event.VmConnectedEvent(template=False))
 
-    def migrate(self, target: HostSystem, user: str = VCENTER) -> None:
-        """Be on another host at once."""
+    def migrate(self, target: HostSystem, user: str = VCENTER, *, drs: bool = True) -> None:
+        """Be on another host at once, because DRS or somebody wants it."""
+        source = self._be_on(target)
+        argument = vim.event.HostEventArgument(name=source.name, host=source.ref)
+        kind = vim.event.DrsVmMigratedEvent if drs else vim.event.VmMigratedEvent
+        self.post(kind(template=False, sourceHost=argument), user)
+
+    def restart_on(self, target: HostSystem) -> None:
+        """HA starts it on another host, since its own was lost."""
+        self._guest_down()
+        source = self._be_on(target)
+        self._start()
+        self.set("runtime.powerState", PowerState.poweredOn)
+        self.touch("summary.runtime.powerState")
+        argument = vim.event.HostEventArgument(name=source.name, host=source.ref)
+        self.post(vim.event.VmRestartedOnAlternateHostEvent(template=False, sourceHost=argument))
+        target.vm_changed(self)
+
+    def _be_on(self, target: HostSystem) -> HostSystem:
+        """Change the host, and the pool when the cluster changes; says which host it was."""
         source, self.host = self.host, target
         source.drop_vm(self)
         target.put_vm(self)
+        if self.pool.owner is not target.compute_resource:
+            self.pool.drop(self)
+            self.pool = target.compute_resource.root_pool
+            self.pool.put(self)
+            self.set("resourcePool", self.pool.ref)
         self.set("runtime.host", target.ref)
         self.touch("summary.runtime.host")
-        argument = vim.event.HostEventArgument(name=source.name, host=source.ref)
-        self.post(vim.event.DrsVmMigratedEvent(template=False, sourceHost=argument), user)
+        self.refresh_connection()
+        source.vm_changed(self)
+        return source
+
+    def _start(self) -> None:
+        self.boots += 1
+        self.props["runtime"].bootTime = self.world.clock.now()
+        self.touch("runtime.bootTime")
+        self._guest_up()
 
     def vanish(self, user: str = VCENTER, *, event: Any = None) -> None:
         """Leave the inventory at once and give the space back."""
@@ -388,8 +538,50 @@ class VirtualMachine(ManagedEntity):
 
     @writes("PowerOnVM_Task", "VirtualMachine.Interact.PowerOn")
     def power_on_task(self, call: Call, host: Any = None) -> Task:
-        """As documented; the VM starts on the host where it is."""
-        return self.power_on(call.user)
+        """As documented: on that host, or where DRS wants it; an agent VM where it is."""
+        return self.power_on(call.user, host=self._host_of(host) if host is not None else None)
+
+    @writes("MigrateVM_Task")
+    def migrate_task(self, call: Call, priority: str, pool: Any = None, host: Any = None, state: Any = None) -> Task:
+        """As documented; of an agent VM only with EAM's privilege to modify. A host must be named."""
+        self._require_may_move(call)
+        if host is None:
+            raise vmodl.fault.InvalidArgument(invalidProperty="host")
+        if state is not None and state != self.power:
+            raise vim.fault.InvalidPowerState(requestedState=state, existingState=self.power)
+        return self.move(self._host_of(host), call.user)
+
+    @writes("RelocateVM_Task")
+    def relocate_task(self, call: Call, spec: Any, priority: str | None = None) -> Task:
+        """To another host; disks stay where they are."""
+        self._require_may_move(call)
+        if spec.datastore is not None and spec.datastore._moId != self.datastore_object.moid:
+            raise vmodl.fault.NotSupported(msg="Storage migration is not simulated.")
+        if spec.host is None:
+            raise vmodl.fault.InvalidArgument(invalidProperty="spec.host")
+        return self.move(self._host_of(spec.host), call.user)
+
+    @writes("CloneVM_Task", "VirtualMachine.Provisioning.Clone")
+    def clone_task(self, call: Call, folder: Any, name: str, spec: Any) -> Task:
+        """Into a folder of VMs, on a host (its own unless one is named); customisation is not simulated."""
+        if spec.customization is not None or spec.config is not None or spec.template:
+            raise vmodl.fault.NotSupported(msg="Customisation and templates are not simulated.")
+        where: Any = self.world.find(folder)
+        if where is None or getattr(where, "kind", "") != "v":
+            raise vmodl.fault.InvalidArgument(invalidProperty="folder")
+        host = self._host_of(spec.location.host) if spec.location.host is not None else None
+        return self.clone(name, on=spec.powerOn, user=call.user, host=host, folder=where)
+
+    def _require_may_move(self, call: Call) -> None:
+        self._require_may_touch(call)
+        call.require("Resource.HotMigrate" if self.on else "Resource.ColdMigrate", self)
+
+    def _host_of(self, ref: Any) -> HostSystem:
+        found: Any = self.world.find(ref)
+        if found is None or found.vmodl is not vim.HostSystem:
+            raise vmodl.fault.ManagedObjectNotFound(obj=ref)
+        host: HostSystem = found
+        return host
 
     @writes("PowerOffVM_Task", "VirtualMachine.Interact.PowerOff")
     def power_off_task(self, call: Call) -> Task:
@@ -465,34 +657,21 @@ class VirtualMachine(ManagedEntity):
         for option in spec.extraConfig or ():
             _put_option(config, option)
         for index, change in enumerate(spec.deviceChange or ()):
-            _change_device(config, change, index, int(self.moid.rpartition("-")[2]))
+            change_device(self, config, change, index)
         config.changeVersion = str(int(config.changeVersion) + 1)
         config.modified = self.world.clock.now()
         self._config = config
         self.memory_mb, self.cpus = config.hardware.memoryMB, config.hardware.numCPU
         if spec.name is not None and spec.name != self.name:
             self.rename(spec.name, user)
-        networks = self._networks_of(config)
-        if networks is not None and networks != self.networks:
+        note_macs(self, config)
+        networks = networks_of(self.host, config)
+        if networks != self.networks:
             self.networks = networks
             self.touch("network")
         self.touch("config")
         self.touch("summary.config")
         self.post(vim.event.VmReconfiguredEvent(template=False, configSpec=spec), user)
-
-    def _networks_of(self, config: Any) -> list[Network] | None:
-        found: list[Network] = []
-        for device in config.hardware.device:
-            backing = getattr(device, "backing", None)
-            if not isinstance(device, vim.vm.device.VirtualEthernetCard) or backing is None:
-                continue
-            port, network = getattr(backing, "port", None), getattr(backing, "network", None)
-            moid = port.portgroupKey if port is not None else network._moId if network is not None else None
-            by_name = {net.name: net for net in self.host.networks.values()}
-            chosen = self.host.networks.get(moid) if moid else by_name.get(getattr(backing, "deviceName", ""))
-            if chosen is not None and chosen not in found:
-                found.append(chosen)
-        return found
 
 
 _PLAIN_FIELDS = (
@@ -544,33 +723,6 @@ def _put_option(config: Any, option: Any) -> None:
     config.extraConfig = vim.option.OptionValue.Array(kept)
 
 
-def _mac(number: int) -> str:
-    """An address in VMware's range for assigned ones, one per VM and adapter."""
-    return f"00:50:56:{number >> 16 & 0x3F:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
-
-
-def _change_device(config: Any, change: Any, index: int, vm_serial: int) -> None:
-    device = change.device
-    devices = list(config.hardware.device)
-    at = next((i for i, old in enumerate(devices) if old.key == device.key), None)
-    operation = change.operation
-    verbs = vim.vm.device.VirtualDeviceSpec.Operation
-    if operation == verbs.add:
-        if at is not None or device.key is None or device.key < 0:
-            device.key = max([old.key for old in devices], default=3999) + 1
-        if isinstance(device, vim.vm.device.VirtualEthernetCard) and not device.macAddress:
-            device.macAddress = _mac(vm_serial << 4 | device.key & 15)
-            device.addressType = "assigned"
-        devices.append(device)
-    elif at is None:
-        raise vim.fault.InvalidDeviceSpec(property=f"deviceChange[{index}].device.key", deviceIndex=index)
-    elif operation == verbs.remove:
-        devices.pop(at)
-    else:
-        devices[at] = device
-    config.hardware.device = vim.vm.device.VirtualDevice.Array(devices)
-
-
 def _new_config(vm: VirtualMachine) -> Any:
     managed = vim.ext.ManagedByInfo(extensionKey=EAM, type="agent") if vm.is_agent else None
     return vim.vm.ConfigInfo(
@@ -589,43 +741,8 @@ def _new_config(vm: VirtualMachine) -> Any:
         flags=vim.vm.FlagInfo(),
         defaultPowerOps=vim.vm.DefaultPowerOpInfo(powerOffType="soft", suspendType="hard", resetType="soft"),
         hardware=vim.vm.VirtualHardware(
-            numCPU=vm.cpus, numCoresPerSocket=1, memoryMB=vm.memory_mb, device=_devices(vm)
+            numCPU=vm.cpus, numCoresPerSocket=1, memoryMB=vm.memory_mb, device=initial_devices(vm)
         ),
         extraConfig=vim.option.OptionValue.Array(),
         managedBy=managed,
     )
-
-
-def _devices(vm: VirtualMachine) -> Any:
-    disk = vim.vm.device.VirtualDisk(
-        key=2000,
-        controllerKey=1000,
-        unitNumber=0,
-        capacityInKB=long(vm.disk_bytes // 1024),
-        deviceInfo=vim.Description(label="Hard disk 1", summary=f"{vm.disk_bytes // 1024} KB"),
-        backing=vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
-            fileName=vm.path.replace(".vmx", ".vmdk"), diskMode="persistent", datastore=vm.datastore_object.ref
-        ),
-    )
-    devices = [disk]
-    for number, network in enumerate(vm.networks):
-        backing: Any
-        if network.vmodl is vim.dvs.DistributedVirtualPortgroup:
-            switch = getattr(network, "switch_uuid", "")
-            port = vim.dvs.PortConnection(switchUuid=switch, portgroupKey=network.moid)
-            backing = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo(port=port)
-        else:
-            backing = vim.vm.device.VirtualEthernetCard.NetworkBackingInfo(deviceName=network.name, network=network.ref)
-        serial = int(vm.moid.rpartition("-")[2])
-        devices.append(
-            vim.vm.device.VirtualVmxnet3(
-                key=4000 + number,
-                controllerKey=100,
-                unitNumber=7 + number,
-                deviceInfo=vim.Description(label=f"Network adapter {number + 1}", summary=network.name),
-                backing=backing,
-                addressType="assigned",
-                macAddress=_mac(serial << 4 | number),
-            )
-        )
-    return vim.vm.device.VirtualDevice.Array(devices)

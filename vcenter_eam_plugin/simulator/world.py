@@ -154,6 +154,8 @@ class World:
         self.events: deque[Any] = deque(maxlen=EVENTS_KEPT)
         # The event manager puts itself here; it stamps an event (key, time, text) before it joins ``events``.
         self.post_event: Callable[[Any], None] = self.events.append
+        self.macs: dict[str, str] = {}
+        """Whose a MAC address is, by the VM's moid: those that somebody reconfigured, for finding duplicates."""
         self._counters: dict[str, Iterator[int]] = {}
 
     def new_moid(self, prefix: str, start: int = 1) -> str:

@@ -9,14 +9,14 @@ import pytest
 from pyVmomi import vim
 
 from tests.unit.simulator.lab import Lab
-from vcenter_eam_plugin.simulator.inventory import _tenant
 from vcenter_eam_plugin.simulator.managed_entity import ManagedEntity
 from vcenter_eam_plugin.simulator.task import Task
+from vcenter_eam_plugin.simulator.tenants import new_tenant
 from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
 
 
 def tenant(lab: Lab, name: str = "tenant") -> VirtualMachine:
-    return _tenant(lab.world, lab.vcenter.datacenters()[0], lab.host, name)
+    return new_tenant(lab.host, name)
 
 
 def ended(lab: Lab, task: Task) -> Any:

@@ -13,8 +13,9 @@ from tests.unit.simulator.lab import Lab
 from vcenter_eam_plugin.simulator.compute_resource import ComputeResource
 from vcenter_eam_plugin.simulator.folder import Folder
 from vcenter_eam_plugin.simulator.host_system import HostSystem
-from vcenter_eam_plugin.simulator.inventory import _tenant, build, cluster_names
+from vcenter_eam_plugin.simulator.inventory import build, cluster_names
 from vcenter_eam_plugin.simulator.task import Task
+from vcenter_eam_plugin.simulator.tenants import new_tenant
 from vcenter_eam_plugin.simulator.world import ManualClock, World
 
 
@@ -201,7 +202,7 @@ def test_rename_keeps_names_unique() -> None:
 def test_tree_is_walkable_from_the_root() -> None:
     """What a ContainerView needs: childEntity, the datacenter's folders, host and vm lists, resource pools."""
     lab = Lab()
-    vm = _tenant(lab.world, lab.vcenter.datacenters()[0], lab.host, "tenant")
+    vm = new_tenant(lab.host, "tenant")
     (datacenter_ref,) = lab.vcenter.root.get("childEntity")
     datacenter = lab.world.find(datacenter_ref)
     assert datacenter is not None
@@ -225,7 +226,7 @@ def test_resource_pools_by_the_api() -> None:
     pool = root.create_resource_pool(lab.call, name="gold", spec=root.get("config"))
     with pytest.raises(vim.fault.DuplicateName):
         root.create_resource_pool(lab.call, name="gold", spec=None)
-    vm = _tenant(lab.world, lab.vcenter.datacenters()[0], lab.host, "tenant")
+    vm = new_tenant(lab.host, "tenant")
     root.drop(vm)
     pool.put(vm)
     pool.update_config(lab.call, name="silver")

@@ -9,15 +9,15 @@ import pytest
 from pyVmomi import eam, vim
 
 from tests.unit.simulator.lab import Lab
-from vcenter_eam_plugin.simulator.inventory import _tenant
 from vcenter_eam_plugin.simulator.task import Task
+from vcenter_eam_plugin.simulator.tenants import new_tenant
 from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
 
 Operation = vim.vm.device.VirtualDeviceSpec.Operation
 
 
 def tenant(lab: Lab) -> VirtualMachine:
-    return _tenant(lab.world, lab.vcenter.datacenters()[0], lab.host, "tenant")
+    return new_tenant(lab.host, "tenant")
 
 
 def fault(lab: Lab, task: Task) -> Any:
@@ -120,7 +120,8 @@ def test_reconfigure_devices() -> None:
     assert isinstance(edit(lab, vm, annotation="y", deviceChange=[bad]), vim.fault.InvalidDeviceSpec)
     assert vm.get("config.annotation") == ""
     moved = cards[1]
-    port = vim.dvs.PortConnection(switchUuid="x", portgroupKey=list(lab.host.networks)[2])
+    group = list(lab.host.networks.values())[2]
+    port = vim.dvs.PortConnection(switchUuid=group.switch_uuid, portgroupKey=group.moid)
     moved.backing = vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo(port=port)
     assert edit(lab, vm, deviceChange=[change(operation=Operation.edit, device=moved)]) is None
     assert list(lab.host.networks)[2] in [ref._moId for ref in vm.get("network")]
@@ -135,7 +136,7 @@ def test_reconfigure_checks_the_change_version_and_the_name() -> None:
     version = vm.get("config.changeVersion")
     assert edit(lab, vm, changeVersion=version, annotation="1") is None
     assert isinstance(edit(lab, vm, changeVersion=version, annotation="2"), vim.fault.ConcurrentAccess)
-    _tenant(lab.world, lab.vcenter.datacenters()[0], lab.host, "other")
+    new_tenant(lab.host, "other")
     assert isinstance(edit(lab, vm, name="other", annotation="3"), vim.fault.DuplicateName)
     assert vm.get("config.annotation") == "1"
     assert edit(lab, vm, name="renamed") is None
