@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from gevent.lock import BoundedSemaphore
 
 from vcenter_eam_plugin.actor import Actor
 from vcenter_eam_plugin.alarms import Alarms
@@ -41,7 +45,7 @@ class Workers:
         self.queue = queue
         self._fleet = fleet
         self._planner = planner
-        self._actor = actor
+        self.actor = actor
         self._gate = gate
         self._agency_refused = agency_refused
         self._read_soon = read_soon
@@ -50,6 +54,7 @@ class Workers:
         self._log = log
         self._backoff: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
+        self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
         self.waiting: dict[str, tuple[str, ...]] = {}
         """Why something is not done, by key."""
 
@@ -70,26 +75,35 @@ class Workers:
         """Everything that would be done now, by key; changes nothing."""
         now = self._clock()
         keys = (AGENCY_KEY, *sorted(self._fleet.hosts))
-        return {key: plan for key in keys if (plan := self._plan_for(key, now)) != Plan()}
+        return {key: plan for key in keys if (plan := self.plan_for(key, now)) != Plan()}
+
+    @contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Keep a key to oneself: what a person asked for and what the planner wants must not be done at once."""
+        turn = self._turns.setdefault(key, BoundedSemaphore())
+        with turn:
+            yield
 
     def run(self) -> None:
         """Work until the queue is closed."""
         while (key := self.queue.get()) is not None:
             try:
-                self._work_on(key)
+                with self.turn(key):
+                    self._work_on(key)
             except PluginError as exc:
                 self._after_failure(key, exc)
             finally:
                 self.queue.done(key)
 
-    def _plan_for(self, key: str, now: float) -> Plan:
+    def plan_for(self, key: str, now: float) -> Plan:
+        """What would be done about one key now."""
         if key == AGENCY_KEY:
             return self._planner.plan_agency(self._fleet)
         return self._planner.plan_host(self._fleet, key, now)
 
     def _work_on(self, key: str) -> None:
         now = self._clock()
-        plan = self._plan_for(key, now)
+        plan = self.plan_for(key, now)
         if plan.waiting:
             self.waiting[key] = plan.waiting
         else:
@@ -108,7 +122,7 @@ class Workers:
             self.queue.add_at(key, not_before)
             return
         for action in plan.actions:
-            self._actor.do(action)
+            self.actor.do(action)
         self._succeeded(key)
 
     def _succeeded(self, key: str) -> None:

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person asks of a running service: previews, and operations that are carried out as they were previewed.
+
+Every operation, refused or carried out, and every change of mode is one audit line in the log: who, what, and what
+came of it. An operation runs in a greenlet of its own and goes on when whoever asked has left. Reading and previews
+are always possible; the rest asks the gate, so that nothing is changed in observe mode, when paused, or by an instance
+that does not lead.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event
+from gevent.pool import Pool
+
+from vcenter_eam_plugin.carrier import Carrier
+from vcenter_eam_plugin.domain.errors import (
+    NotAcknowledged,
+    PlanChanged,
+    PluginError,
+    Unavailable,
+    UnknownTarget,
+    WrongState,
+)
+from vcenter_eam_plugin.domain.names import candidates
+from vcenter_eam_plugin.domain.operations import Operation, Preview, Request, Sight, Step, preview
+from vcenter_eam_plugin.pipeline import Pipeline
+from vcenter_eam_plugin.unit import Unit
+
+AT_ONCE = 8
+"""Hosts that one operation works on at once; more only wait for the budgets and for EAM."""
+_IN_ANY_ORDER = (Operation.APPLY, Operation.RESOLVE, Operation.RELEASE)
+"""Their steps stand each for itself. Those of the others build on each other."""
+
+
+class Running:
+    """One operation on its way. :meth:`follow` gives its events from the first on, to as many as want them."""
+
+    def __init__(self, shown: Preview) -> None:
+        self.preview = shown
+        self.failed = 0
+        self.ended = False
+        self._events: list[dict[str, Any]] = []
+        self._news = Event()
+        self.tell("begin", preview=shown.plain())
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        self._events.append({"kind": kind, **fields})
+        self.ended = kind == "end"
+        news, self._news = self._news, Event()
+        news.set()
+
+    def follow(self) -> Iterator[dict[str, Any]]:
+        """Every event, as it comes, until the end: ``begin``, ``step`` and ``end``."""
+        told = 0
+        while True:
+            while told < len(self._events):
+                yield self._events[told]
+                told += 1
+            if self.ended:
+                return
+            self._news.wait()
+
+
+class Operations:
+    """``units`` is the service's own list, which it fills at its start."""
+
+    def __init__(self, units: Sequence[Unit], log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._units = units
+        self._audit = log.getChild("audit")
+        self._log = log
+        self._clock = clock
+        self._running: dict[gevent.Greenlet, Running] = {}
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """Everything known about each ContrailVM, as it is published."""
+        return [
+            {"vcenter": unit.name, **msgspec.to_builtins(status)}
+            for unit in self._units
+            if unit.pipeline is not None
+            for status in sorted(unit.pipeline.fleet.statuses(), key=lambda each: each.esxi.name)
+        ]
+
+    def scope(self) -> list[dict[str, Any]]:
+        """Each compute resource that is configured or that the agency covers."""
+        rows = []
+        for unit in self._units:
+            if unit.pipeline is None:
+                continue
+            fleet = unit.pipeline.fleet
+            covered = fleet.agency.scope if fleet.agency is not None else ()
+            for moref in sorted(fleet.scope):
+                facts = fleet.compute_resources.get(moref)
+                rows.append(
+                    {
+                        "vcenter": unit.name,
+                        "path": facts.path if facts is not None else moref,
+                        "moref": moref,
+                        "configured": moref in fleet.configured_scope,
+                        "in_agency": moref in covered,
+                        "in_inventory": facts is not None,
+                        "retreat": moref in fleet.retreat,
+                        "hosts": sum(host.compute_resource == moref for host in fleet.hosts.values()),
+                    }
+                )
+        return rows
+
+    def plan(self, vcenter: str = "") -> list[dict[str, Any]]:
+        """What would be done now in each vCenter, and whether it may be. Raises UnknownTarget."""
+        chosen = [self._named(vcenter)] if vcenter else self._units
+        plans = []
+        for unit in chosen:
+            shown = self.preview(Request(operation=Operation.APPLY, vcenter=unit.name))
+            plans.append({**shown.plain(), "mode": unit.gate.mode, "closed": unit.gate.closed()})
+        return plans
+
+    def preview(self, request: Request) -> Preview:
+        """What the request would do now; changes nothing. Raises the domain's errors for what cannot be asked."""
+        return self._preview(self._unit_for(request), request)
+
+    # --- changing -----------------------------------------------------------------------------------------
+
+    def activate(self, vcenter: str, who: str) -> list[dict[str, Any]]:
+        """Act from now on; returns what is done first, as it was planned a moment before."""
+        units = [self._named(vcenter)] if vcenter else list(self._units)
+        first = self._plans_known(units)
+        for unit in units:
+            self._audit.warning("%s activated %s.", who, unit.name)
+            unit.activate()
+        return first
+
+    def pause(self, vcenter: str, who: str) -> None:
+        """Stop acting; watching and publishing go on, and what EAM has begun it ends."""
+        for unit in [self._named(vcenter)] if vcenter else self._units:
+            self._audit.warning("%s paused %s.", who, unit.name)
+            unit.gate.pause()
+
+    def begin(self, request: Request, *, digest: str, acknowledge: str, who: str) -> Running:
+        """Carry out what was previewed with that ``digest``. ``who`` goes to the log.
+
+        Raises PlanChanged with the new preview when it is no longer the same, NotAcknowledged when the word is
+        missing or another, WrongState when nothing may be changed now. Nothing was changed then.
+        """
+        try:
+            unit = self._unit_for(request)
+            unit.gate.check()
+            shown = self._preview(unit, request)
+            self._check_consent(shown, digest, acknowledge)
+            self._check_alone(request, unit)
+        except PluginError as exc:
+            self._audit.warning("%s asked for %r, refused: %s", who, request.describe(), exc)
+            raise
+        self._audit.warning(
+            "%s asked for %r in %s, digest %s, acknowledged %r: %d step(s).",
+            who,
+            request.describe(),
+            unit.name,
+            shown.digest,
+            acknowledge,
+            len(shown.steps),
+        )
+        running = Running(shown)
+        greenlet = gevent.Greenlet(self._carry_out, unit, running, who)
+        self._running[greenlet] = running
+        greenlet.link(lambda ended: self._running.pop(ended, None))
+        greenlet.start()
+        return running
+
+    def stop(self) -> None:
+        """End what runs. What EAM was asked for it goes on with."""
+        gevent.killall(list(self._running))
+
+    def greenlets(self) -> dict[str, gevent.Greenlet]:
+        """Ours, by name."""
+        return {f"operation/{running.preview.request.describe()}": one for one, running in self._running.items()}
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_consent(shown: Preview, digest: str, acknowledge: str) -> None:
+        if digest != shown.digest:
+            raise PlanChanged(
+                "Nothing was changed: what would be done now is not what was previewed.",
+                remedy="Read the new preview, and ask again.",
+                preview=shown.plain(),
+            )
+        if shown.acknowledge and acknowledge != shown.acknowledge:
+            given = f"{acknowledge!r} was given" if acknowledge else "it is missing"
+            raise NotAcknowledged(
+                f"Nothing was changed: this needs the word {shown.acknowledge!r}, and {given}.",
+                remedy="Read the preview; then type the word, or give it by --acknowledge.",
+            )
+
+    def _check_alone(self, request: Request, unit: Unit) -> None:
+        for running in self._running.values():
+            other = running.preview
+            if other.vcenter == unit.name and other.request.describe() == request.describe():
+                raise WrongState(f"Nothing was changed: {request.describe()} is running already.")
+
+    def _carry_out(self, unit: Unit, running: Running, who: str) -> None:
+        request, steps = running.preview.request, running.preview.steps
+        assert unit.pipeline is not None
+        if request.operation is Operation.RESOLVE and request.everything:
+            for cluster in unit.pipeline.planner.ledger.open_breakers(self._clock()):
+                unit.pipeline.planner.ledger.close_breaker(cluster)
+        carrier = Carrier(unit.pipeline, unit.gate, self._clock, self._log, patient=request.everything)
+        done = 0
+        try:
+            if request.operation in _IN_ANY_ORDER:
+                pool = Pool(AT_ONCE)
+                try:
+                    for good in pool.imap_unordered(
+                        lambda numbered: self._step(carrier, running, *numbered), enumerate(steps)
+                    ):
+                        done += good
+                finally:
+                    pool.kill()
+            else:
+                for number, step in enumerate(steps):
+                    if not self._step(carrier, running, number, step):
+                        break  # the next ones build on it
+                    done += 1
+        finally:
+            failed = len(steps) - done
+            running.failed = failed
+            self._audit.warning("%s: %r ended, %d step(s) done, %d not.", who, request.describe(), done, failed)
+            running.tell("end", ok=not failed, done=done, failed=failed)
+
+    def _step(self, carrier: Carrier, running: Running, number: int, step: Step) -> bool:
+        about = {"number": number + 1, "of": len(running.preview.steps), "target": step.target, "text": step.text}
+
+        def tell(line: str) -> None:
+            running.tell("step", **about, outcome="running", detail=line)
+
+        running.tell("step", **about, outcome="begun", detail="")
+        try:
+            came_of_it = carrier.do(step, tell)
+        except PluginError as exc:
+            self._log.warning("%s: %s: %s", step.target, step.text, exc)
+            running.tell("step", **about, outcome="failed", detail=str(exc))
+            return False
+        except Exception as exc:  # noqa: BLE001 - a bug in one step must be told to whoever waits, and not end the others
+            self._log.exception("%s: %s: ended unexpectedly.", step.target, step.text)
+            running.tell("step", **about, outcome="failed", detail=f"unexpected: {type(exc).__name__}; see the log")
+            return False
+        self._log.info("%s: %s: %s", step.target, step.text, came_of_it)
+        running.tell("step", **about, outcome="done", detail=came_of_it)
+        return True
+
+    # --- which vCenter ------------------------------------------------------------------------------------
+
+    def _unit_for(self, request: Request) -> Unit:
+        if request.vcenter:
+            return self._named(request.vcenter)
+        if len(self._units) == 1:
+            return self._units[0]
+        if not request.target:
+            raise UnknownTarget(
+                f"Which vCenter is meant? There are: {', '.join(unit.name for unit in self._units)}.",
+                remedy="Name one by --vcenter.",
+            )
+        knowing, errors = [], []
+        for unit in self._units:
+            try:
+                self._preview(unit, request)
+            except UnknownTarget as exc:
+                errors.append(exc)
+                continue
+            except PluginError:
+                pass  # it knows the target, and will say itself why not
+            knowing.append(unit)
+        if not knowing:
+            raise UnknownTarget(" ".join(exc.message for exc in errors))
+        if len(knowing) > 1:
+            raise UnknownTarget(
+                f"{request.target!r} may be in any of: {', '.join(unit.name for unit in knowing)}.",
+                remedy="Name the vCenter by --vcenter.",
+            )
+        return knowing[0]
+
+    def _named(self, name: str) -> Unit:
+        for unit in self._units:
+            if unit.name == name:
+                return unit
+        names = candidates(name, (unit.name for unit in self._units))
+        raise UnknownTarget(f"No vCenter is called {name!r}; there are: {names}.")
+
+    def _preview(self, unit: Unit, request: Request) -> Preview:
+        pipeline = _pipeline_of(unit)
+        return preview(
+            request,
+            Sight(
+                unit.name,
+                pipeline.fleet,
+                pipeline.planner.desired,
+                pipeline.workers.plan() if request.operation is Operation.APPLY else {},
+                pipeline.planner.ledger.open_breakers(self._clock()),
+            ),
+        )
+
+    def _plans_known(self, units: Sequence[Unit]) -> list[dict[str, Any]]:
+        plans = []
+        for unit in units:
+            try:
+                plans.append(self._preview(unit, Request(operation=Operation.APPLY, vcenter=unit.name)).plain())
+            except PluginError as exc:
+                self._log.info("%s: no plan yet: %s", unit.name, exc)
+        return plans
+
+
+def _pipeline_of(unit: Unit) -> Pipeline:
+    if unit.pipeline is None:
+        why = "; ".join(alarm.text for alarm in unit.alarms) or "it is being connected to."
+        raise Unavailable(f"{unit.name}: vCenter is not connected: {why}")
+    return unit.pipeline
