@@ -18,13 +18,18 @@ from vcenter_eam_plugin.domain.actions import (
     CreateAgency,
     ExtendScope,
     MarkAvailable,
+    Probe,
+    Provision,
     Resolve,
     SetHolds,
+    ShrinkScope,
     WriteSettings,
 )
 from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, PrivilegeMissing, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.health import NOT_INSTALLED
+from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
 from vcenter_eam_plugin.domain.ownership import judge
 from vcenter_eam_plugin.domain.planner import Planner
@@ -32,9 +37,11 @@ from vcenter_eam_plugin.domain.settings_rules import decide_settings
 from vcenter_eam_plugin.eam.agency import AgencySpec
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.vrouter_probe import Probed
 from vcenter_eam_plugin.vsphere import host_settings
 from vcenter_eam_plugin.vsphere.agent_vms import StandingVm, find_agent_vms
 from vcenter_eam_plugin.vsphere.session import Session
+from vcenter_eam_plugin.vsphere.vm_customise import customise
 
 
 class PackageSource(Protocol):
@@ -59,7 +66,11 @@ class AgencyTemplate:
 
 @dataclass(slots=True)
 class Actor:
-    """See the module. ``observe`` takes what the second look saw; ``read_soon`` has the poll look again."""
+    """See the module. ``observe`` takes what the second look saw; ``read_soon`` has the poll look again.
+
+    ``probe`` asks a vRouter at an address; ``install`` is told of a host, a VM and its address where none answers;
+    ``note`` shows in the state's reason what a held ContrailVM waits for.
+    """
 
     session: Session
     eam: EamClient
@@ -69,6 +80,11 @@ class Actor:
     alarms: Alarms
     package: PackageSource
     template: AgencyTemplate
+    host_specs: HostSpecs
+    identity_of: Callable[[str], HostIdentity]
+    probe: Callable[[str], Probed]
+    install: Callable[[str, str, str], None] | None
+    note: Callable[[str, str], None]
     clock: Callable[[], float]
     observe: Callable[[Observation], None]
     read_soon: Callable[[str | None], None]
@@ -87,6 +103,12 @@ class Actor:
                 self._write_settings(action)
             case Resolve():
                 self._resolve(action)
+            case ShrinkScope():
+                self._shrink_scope(action)
+            case Provision():
+                self._provision(action)
+            case Probe():
+                self._probe(action)
             case MarkAvailable():
                 self._mark_available(action)
 
@@ -142,6 +164,12 @@ class Actor:
         self.eam.extend_scope(action.agency, action.add)
         self.read_soon(None)
 
+    def _shrink_scope(self, action: ShrinkScope) -> None:
+        self.gate.check()
+        self.log.warning("Taking %s out of the agency's scope: they are in retreat.", ", ".join(action.remove))
+        self.eam.shrink_scope(action.agency, action.remove)
+        self.read_soon(None)
+
     def _set_holds(self, action: SetHolds) -> None:
         self.gate.check()
         self.log.info("Changing the agency: %s.", action.describe())
@@ -155,7 +183,7 @@ class Actor:
         name = self._host_name(action.host)
         try:
             choices = host_settings.read_choices(self.session, action.host)
-            decision = decide_settings(choices, self.planner.desired.rules)
+            decision = decide_settings(choices, self.planner.rules_for(self.fleet.hosts[action.host]))
             if decision.datastore is not None or decision.network is not None:
                 self.gate.check()
                 self.log.info(
@@ -206,9 +234,43 @@ class Actor:
             self.log.info("EAM took up only some of %s on %s.", action.issue, self._host_name(action.host))
         self.read_soon(action.host)
 
+    def _provision(self, action: Provision) -> None:
+        """Customise the held VM, then let it go. What fails leaves it held, and says which step."""
+        if self._look_again(action) is None:
+            return
+        spec = self.host_specs.for_host(self.identity_of(action.host))
+        self.gate.check()
+        try:
+            changes = customise(self.session, action.vm, spec)
+        except PluginError as exc:
+            self.note(action.host, f"hook step failed: {exc}")
+            raise
+        for change in changes:
+            self.log.info("ContrailVM on %s (%s): %s.", self._host_name(action.host), action.vm, change.text)
+        self.note(action.host, "")
+        self._mark(action)
+
+    def _probe(self, action: Probe) -> None:
+        """Ask the vRouter; the answer decides the next plan, and shows in the state's reason meanwhile."""
+        seen = self.probe(action.ip)
+        now = self.clock()
+        self.planner.health.probed(action.host, action.vm, healthy=seen.healthy, reason=seen.reason, now=now)
+        self.note(action.host, seen.reason)
+        if seen.reason == NOT_INSTALLED and self.install is not None:
+            self.install(action.host, action.vm, action.ip)
+
     def _mark_available(self, action: MarkAvailable) -> None:
         if self._look_again(action) is None:
             return
+        self.gate.check()
+        if action.released:
+            self.alarms.raise_(f"released:{action.host}", f"{self._host_name(action.host)}: {action.released}")
+        else:
+            self.alarms.clear(f"released:{action.host}")
+        self.note(action.host, "")
+        self._mark(action)
+
+    def _mark(self, action: Provision | MarkAvailable) -> None:
         self.gate.check()
         self.log.info("Marking the ContrailVM on %s as available (%s).", self._host_name(action.host), action.hook)
         try:
@@ -220,7 +282,7 @@ class Actor:
             raise
         self.read_soon(action.host)
 
-    def _look_again(self, action: Resolve | MarkAvailable) -> AgentFacts | None:
+    def _look_again(self, action: Resolve | Provision | MarkAvailable) -> AgentFacts | None:
         """Read the agent anew and plan anew; ``None`` when the action is no longer part of the plan."""
         seen = self.eam.read_agents([action.agent])
         self.observe(seen)

@@ -22,6 +22,7 @@ from typing import Any
 from vcenter_eam_plugin.config_reader import Reader, suggest
 from vcenter_eam_plugin.domain.credentials import credential_sign
 from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.domain.health import OnDeadline
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
 from vcenter_eam_plugin.options import (
@@ -231,7 +232,7 @@ class EamConfig:
     )
     vm_name_format: str = option(
         template("datacenter", "cluster", "host"),
-        "How a ContrailVM is to be named. Checked, but not used by this release: EAM names them.",
+        "How a ContrailVM is named while it is held after provisioning; EAM's own names are \"agent_name (n)\".",
         default="ContrailVM-{datacenter}-{host}",
     )
     hold_after_provisioning: bool = option(
@@ -271,6 +272,34 @@ class EamConfig:
     )
     max_concurrent_repairs: int = option(integer(1, 64), "Repairs that may run at once in one cluster.", default=4)
     repairs_per_hour: int = option(integer(1, 10000), "Repairs that may start per hour in one cluster.", default=60)
+    host_spec_file: Path | None = option(
+        FILE,
+        "YAML file that says what each host's ContrailVM is to look like: name, adapters, addresses, devices, sizes. "
+        "It is applied while a ContrailVM is held after provisioning (hold_after_provisioning).",
+        default=None,
+    )
+    health_gate: bool = option(
+        BOOLEAN,
+        "Mark a ContrailVM as available only once its vRouter agent answers, after every power-on; until then DRS "
+        "keeps tenant VMs off the host. Holds after power-on, so the user must be allowed to mark.",
+        default=False,
+    )
+    health_deadline_seconds: float = option(
+        number(1, 86400), "Seconds after which a ContrailVM that is held for its health is dealt with.", default=600.0
+    )
+    on_health_deadline: OnDeadline = option(
+        choice({each.value: each for each in OnDeadline}),
+        "release: mark it as available all the same, with an alarm. hold: keep tenant VMs off the host until it is "
+        "healthy, or until somebody releases it.",
+        default=OnDeadline.RELEASE,
+    )
+    vrouter_port: int = option(PORT, "Port of the vRouter agent's introspect in a ContrailVM.", default=8085)
+    install_command: tuple[str, ...] = option(
+        LIST,
+        "Program and arguments, run once for each ContrailVM that is held for its health and has no vRouter installed. "
+        "It reads the host's facts as JSON on standard input.",
+        default=(),
+    )
     power_off_grace_seconds: float = option(
         number(0, 3600),
         "Seconds for which an unexplained power-off is left alone: a host may be on its way into maintenance.",

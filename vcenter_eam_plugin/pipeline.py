@@ -14,6 +14,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -28,15 +30,21 @@ from vcenter_eam_plugin.config import EamConfig, RabbitConfig
 from vcenter_eam_plugin.delivery import Delivery
 from vcenter_eam_plugin.domain.budgets import Ledger, Limits
 from vcenter_eam_plugin.domain.errors import PluginError
-from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
+from vcenter_eam_plugin.domain.facts import HostFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.health import HealthGate, HealthRules
+from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.eam_poll import EamPoll
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.install_hook import InstallHook
 from vcenter_eam_plugin.rule_watch import RuleWatcher
+from vcenter_eam_plugin.scope_memory import ScopeMemory
+from vcenter_eam_plugin.upgrades import Upgrades
+from vcenter_eam_plugin.vrouter_probe import probe
 from vcenter_eam_plugin.vsphere.inventory import Inventory
 from vcenter_eam_plugin.vsphere.session import Session
 from vcenter_eam_plugin.workers import AGENCY_KEY, Workers
@@ -58,16 +66,20 @@ class Pipeline:
     def __init__(
         self,
         session: Session,
-        scope: tuple[ComputeResourceFacts, ...],
+        morefs: tuple[str, ...],
+        memory: ScopeMemory,
         outbox: Outbox,
         publisher: Publisher,
         eam_config: EamConfig,
         rabbit: RabbitConfig,
         *,
         package: PackageSource,
+        state: Path,
+        host_specs: HostSpecs,
         gate: Gate,
         is_leader: Callable[[], bool],
         clock: Callable[[], float],
+        wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
     ) -> None:
@@ -78,11 +90,21 @@ class Pipeline:
         self._log = log
         self._stopping = Event()
         self._greenlets: dict[str, gevent.Greenlet] = {}
-        morefs = tuple(c.moref for c in scope)
+        self._memory = memory
+        self._host_specs = host_specs
         before = outbox.last_accepted()
         eam = EamClient(session)
         self.fleet = Fleet(session.instance_uuid, morefs, before)
-        self.planner = Planner(_desired(eam_config, morefs), _ledger(eam_config))
+        self.fleet.set_retreat(memory.retreat)
+        self.planner = Planner(
+            _desired(eam_config, morefs),
+            _ledger(eam_config),
+            HealthGate(_health(eam_config)),
+            rules_of=self._settings_rules_of,
+        )
+        self._install = InstallHook(
+            eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log
+        )
         self.inventory = Inventory(session, clock=clock, on_observation=self.observe, on_hints=self._take_hints)
         self.inventory.set_scope(sorted(morefs))
         self.delivery = Delivery(
@@ -131,8 +153,13 @@ class Pipeline:
                 eam_config.agent_name,
                 eam_config.ovf_properties,
                 eam_config.hold_after_provisioning,
-                eam_config.hold_after_power_on,
+                eam_config.hold_after_power_on or eam_config.health_gate,
             ),
+            host_specs=host_specs,
+            identity_of=self.identity_of,
+            probe=partial(probe, port=eam_config.vrouter_port),
+            install=self._install if eam_config.install_command else None,
+            note=lambda host, text: self.delivery.publish(self.fleet.note(host, text)),
             clock=clock,
             observe=self.observe,
             read_soon=self.poll.read_soon,
@@ -150,6 +177,19 @@ class Pipeline:
             alarms=alarms,
             log=log,
         )
+
+        self.upgrades = Upgrades(
+            state.with_suffix(".upgrade.json"),
+            self.fleet,
+            self.planner,
+            eam,
+            gate,
+            look_at_everything=self.workers.look_at_everything,
+            wall_clock=wall_clock,
+            alarms=alarms,
+            log=log,
+        )
+        self._tell_refused_hosts()
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -175,6 +215,7 @@ class Pipeline:
         intake = [greenlet for name, greenlet in self._greenlets.items() if name != "publisher"]
         gevent.joinall(intake, timeout=timeout * 0.2)
         _kill(intake, timeout * 0.1)
+        self._install.stop()
         self.delivery.publisher.stop(max(deadline - self._clock() - timeout * 0.1, 0.1))
         _kill(self._greenlets.values(), timeout * 0.1)
 
@@ -252,6 +293,7 @@ class Pipeline:
             if self.delivery.tick():
                 self.workers.look_at_everything()
             now = self._clock()
+            self.upgrades.tick()
             self._watch_repairs(now)
             self._watch_stream(now)
             if now >= keep_alive_at:
@@ -286,7 +328,50 @@ class Pipeline:
         except PluginError as exc:
             self._log.warning("The session could not be kept alive: %s", exc)
 
+    # --- what hosts are to get ---
+
+    def identity_of(self, host: str) -> HostIdentity:
+        """What the host specification goes by."""
+        facts = self.fleet.hosts[host]
+        parent = self.fleet.compute_resources.get(facts.compute_resource)
+        return HostIdentity(
+            key=self.fleet.key_of(host),
+            name=facts.name,
+            cluster=parent.name if parent is not None else "",
+            datacenter=parent.datacenter if parent is not None else "",
+            vcenter=self.session.settings.host,
+        )
+
+    def _settings_rules_of(self, host: HostFacts) -> SettingsRules:
+        spec = self._host_specs.for_host(self.identity_of(host.moref))
+        return spec.settings_rules(self.planner.desired.rules)
+
+    def _install_facts(self, host: str, vm: str, ip: str) -> dict[str, Any]:
+        identity = self.identity_of(host)
+        spec = self._host_specs.for_host(identity)
+        return {
+            "host": identity.name,
+            "cluster": identity.cluster,
+            "datacenter": identity.datacenter,
+            "vcenter": identity.vcenter,
+            "vm": vm,
+            "vm_name": spec.vm_name,
+            "ip": ip,
+            "guestinfo": dict(spec.guestinfo),
+        }
+
+    def _tell_refused_hosts(self) -> None:
+        if self._host_specs.problems:
+            self.alarms.raise_("host-spec", " ".join(self._host_specs.problems))
+
     # --- for people ---------------------------------------------------------------------------------------
+
+    def retreat(self, compute_resource: str, on: bool) -> None:
+        """Drain a compute resource of ContrailVMs, or deploy to it again. Remembered over restarts."""
+        wanted = self.fleet.retreat | {compute_resource} if on else self.fleet.retreat - {compute_resource}
+        self._memory.set_retreat(wanted)
+        self.delivery.publish(self.fleet.set_retreat(wanted))
+        self.workers.look_at_everything()
 
     def status(self) -> dict[str, Any]:
         """How it is, in plain values; holds no secret."""
@@ -322,6 +407,10 @@ def _desired(eam: EamConfig, scope: tuple[str, ...]) -> Desired:
         hold_after_provisioning=eam.hold_after_provisioning,
         hold_after_power_on=eam.hold_after_power_on,
     )
+
+
+def _health(eam: EamConfig) -> HealthRules:
+    return HealthRules(eam.health_gate, eam.health_deadline_seconds, eam.on_health_deadline)
 
 
 def _ledger(eam: EamConfig) -> Ledger:

@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from vcenter_eam_plugin import host_spec_file
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
@@ -25,8 +26,11 @@ from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import LinkState, Publisher
 from vcenter_eam_plugin.config import Mode, RabbitConfig, VCenterConfig, VCenterUnit
 from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.facts import AgencyFacts
+from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
+from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.vsphere import scope
 from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
 
@@ -60,6 +64,7 @@ class Unit:
         """Set once connecting was tried; :attr:`first_error` then says whether it failed."""
         self.first_error: PluginError | None = None
         self._rabbit = rabbit
+        self._host_specs = _load_host_specs(config)
         self._broker = broker
         self._state_directory = state_directory
         self._publisher_name = publisher_name
@@ -100,10 +105,9 @@ class Unit:
         if self.pipeline is not None:
             self.pipeline.workers.look_at_everything()
 
-    def agency_ovf_url(self) -> str | None:
-        """Where the agency, if it was seen, fetches its package from."""
-        agency = self.pipeline.fleet.agency if self.pipeline is not None else None
-        return agency.ovf_url if agency is not None else None
+    def agency(self) -> AgencyFacts | None:
+        """Our agency, if it was seen."""
+        return self.pipeline.fleet.agency if self.pipeline is not None else None
 
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Ours, by name."""
@@ -148,8 +152,16 @@ class Unit:
 
     def _connect(self) -> Pipeline:
         self.session.open()
-        found = scope.resolve(self.session, self.config.eam.clusters)
         uuid = self.session.instance_uuid
+        memory = ScopeMemory(self._state_directory / f"{uuid}.scope.json")
+        known = scope.list_compute_resources(self.session)
+        morefs, troubles = memory.resolve(
+            self.config.eam.clusters, lambda paths: scope.match(self.session.name, known, paths)
+        )
+        if troubles:
+            self.alarms.raise_("scope", " ".join(troubles))
+        else:
+            self.alarms.clear("scope")
         if self._outbox is None:
             self._outbox = Outbox(
                 self._state_directory / f"{uuid}.outbox.sqlite",
@@ -163,16 +175,20 @@ class Unit:
             self.session.name,
             uuid,
             self.session.settings.username,
-            ", ".join(c.path for c in found),
+            ", ".join(self.config.eam.clusters),
         )
         publisher = Publisher(self._broker, self._outbox, clock=self._clock, on_state=self._publisher_state)
         return Pipeline(
             self.session,
-            found,
+            morefs,
+            memory,
             self._outbox,
             publisher,
             self.config.eam,
             self._rabbit,
+            state=self._state_directory / uuid,
+            host_specs=self._host_specs,
+            wall_clock=self._wall_clock,
             package=self._package,
             gate=self.gate,
             is_leader=self._is_leader,
@@ -194,6 +210,13 @@ class Unit:
             self.alarms.raise_("bus-refuses", f"The broker refuses messages: {link['held_reason']}.")
         else:
             self.alarms.clear("bus-refuses")
+
+
+def _load_host_specs(config: VCenterUnit) -> HostSpecs:
+    """The host specification, before any connection. Raises ConfigurationError for what concerns more than one host."""
+    if config.eam.host_spec_file is None:
+        return HostSpecs(vm_name_format=config.eam.vm_name_format)
+    return host_spec_file.load(config.eam.host_spec_file, vm_name_format=config.eam.vm_name_format)
 
 
 def session_settings(vcenter: VCenterConfig) -> SessionSettings:

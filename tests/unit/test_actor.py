@@ -18,8 +18,10 @@ from vcenter_eam_plugin.domain.budgets import RESOLVE_SETTLES, Ledger, Limits
 from vcenter_eam_plugin.domain.errors import ObjectGone, PrivilegeMissing, Unavailable, WrongState
 from vcenter_eam_plugin.domain.facts import AgentFacts, HookState
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
+from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.vrouter_probe import Probed
 
 RESOLVE = Resolve("host-1", "agent-1", "VmNotDeployed")
 MARK = MarkAvailable("host-1", "agent-1", "poweredOn")
@@ -60,6 +62,7 @@ class Bench:
         self.planner = Planner(Desired((CLUSTER,)), Ledger(Limits()))
         self.gate = Gate(act=True, is_leader=lambda: True)
         self.read: list[str | None] = []
+        self.notes: list[tuple[str, str]] = []
         log = logging.getLogger("test.actor")
         self.alarms = Alarms(log, lambda: self.now)
         self.actor = Actor(
@@ -71,6 +74,11 @@ class Bench:
             alarms=self.alarms,
             package=SimpleNamespace(url=lambda: "http://ovf.example/contrail.ovf", certificate=lambda: None),
             template=AgencyTemplate("ContrailVM-Agency", "ContrailVM", (), False, False),
+            host_specs=HostSpecs(),
+            identity_of=lambda host: HostIdentity(key=host, name=host, cluster="c", datacenter="d"),
+            probe=lambda _: Probed(True),
+            install=None,
+            note=lambda host, text: self.notes.append((host, text)),
             clock=lambda: self.now,
             observe=self.observe,
             read_soon=self.read.append,

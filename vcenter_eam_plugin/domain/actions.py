@@ -78,16 +78,63 @@ class Resolve:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkAvailable:
-    """Answer a pending hook. A duty: until it is done, EAM goes no further."""
+class Provision:
+    """Make a held VM, while it is off, what its host's specification says; then answer the hook."""
 
     host: str
     agent: str
+    vm: str
     hook: str
     radius: Radius = Radius.AGENT_VM
 
     def describe(self) -> str:
-        return f"mark the ContrailVM on {self.host} as available (hook {self.hook})"
+        return f"customise the ContrailVM on {self.host} ({self.vm}) and mark it as available"
 
 
-Action = CreateAgency | ExtendScope | SetHolds | WriteSettings | Resolve | MarkAvailable
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the vRouter of a ContrailVM that is held after power-on whether it works."""
+
+    host: str
+    agent: str
+    vm: str
+    ip: str
+    radius: Radius = Radius.NOTHING
+
+    def describe(self) -> str:
+        return f"ask the vRouter on {self.host} at {self.ip} whether it works"
+
+
+@dataclass(frozen=True, slots=True)
+class MarkAvailable:
+    """Answer a pending hook. A duty: until it is done, EAM goes no further.
+
+    ``released`` says why it is answered although the vRouter is not healthy.
+    """
+
+    host: str
+    agent: str
+    hook: str
+    released: str = ""
+    radius: Radius = Radius.AGENT_VM
+
+    def describe(self) -> str:
+        why = f": {self.released}" if self.released else ""
+        return f"mark the ContrailVM on {self.host} as available (hook {self.hook}){why}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkScope:
+    """Take compute resources out of the scope that an operator's switch drains; EAM deletes the ContrailVMs there."""
+
+    agency: str
+    remove: tuple[str, ...]
+    radius: Radius = Radius.AGENT_VM_LOST
+
+    def describe(self) -> str:
+        return f"take {', '.join(self.remove)} out of the agency's scope (retreat)"
+
+
+Action = (
+    CreateAgency | ExtendScope | ShrinkScope | SetHolds | WriteSettings | Resolve | Provision | Probe | MarkAvailable
+)

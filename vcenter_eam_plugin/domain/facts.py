@@ -182,6 +182,7 @@ class AgencyFacts:
     """One agency: configuration and runtime. ``issues`` holds the agents' issues too.
 
     ``owner`` is the user that owns it, ``None`` when an extension does (then ``solution_id`` is its key).
+    ``ovf_certificate`` is the certificate (PEM) that EAM trusts for ``ovf_url``, if one is pinned.
     """
 
     moref: str
@@ -195,6 +196,7 @@ class AgencyFacts:
     ovf_url: str | None
     hold_after_provisioning: bool
     hold_after_power_on: bool
+    ovf_certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ consent to are not here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vcenter_eam_plugin.domain.actions import (
@@ -17,25 +18,33 @@ from vcenter_eam_plugin.domain.actions import (
     CreateAgency,
     ExtendScope,
     MarkAvailable,
+    Probe,
+    Provision,
     Resolve,
     SetHolds,
+    ShrinkScope,
     WriteSettings,
 )
 from vcenter_eam_plugin.domain.budgets import Ledger
+from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.facts import (
     AgentFacts,
     ConnectionState,
     EamStatus,
     GoalState,
+    HookFacts,
+    HookState,
     HostFacts,
     HostPower,
     StandbyMode,
 )
 from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.health import HealthGate, HealthRules, Step
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy, issue_type
 from vcenter_eam_plugin.domain.lifecycle import host_available, is_leaving
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.domain.status import State
+from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, admits
 
 DEFAULT_AUTO_RESOLVE = frozenset(
     name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX)
@@ -76,6 +85,11 @@ class Planner:
 
     desired: Desired
     ledger: Ledger
+    health: HealthGate = field(default_factory=lambda: HealthGate(HealthRules()))
+    rules_of: Callable[[HostFacts], SettingsRules] | None = None
+    """Agent VM settings rules of one host, where they differ from ``desired.rules``. Raises ConfigurationError."""
+    upgrade: Upgrade | None = None
+    """The upgrade under way, which says whose new VM may go on."""
     may_mark: bool = True
     _since: dict[str, tuple[State, float]] = field(default_factory=dict)
     _settings_backoff: dict[str, tuple[float, float, str]] = field(default_factory=dict)
@@ -107,6 +121,10 @@ class Planner:
         """They were written; until the inventory shows it there is nothing to write again."""
         self._settings_backoff[host] = (now + SETTINGS_SEEN_SECONDS, 15.0, "the Agent VM settings were just written")
 
+    def rules_for(self, host: HostFacts) -> SettingsRules:
+        """Which Agent VM settings this host may be given. Raises ConfigurationError when its entry is refused."""
+        return self.rules_of(host) if self.rules_of is not None else self.desired.rules
+
     # --- what to do ---------------------------------------------------------------------------------------
 
     def plan_agency(self, fleet: Fleet) -> Plan:
@@ -123,12 +141,17 @@ class Planner:
         if agency.goal is not GoalState.ENABLED:
             return Plan(waiting=(f"the agency's goal state is {agency.goal.value}",))
         actions: list[Action] = []
-        missing = tuple(m for m in self.desired.scope if m not in agency.scope and m in fleet.compute_resources)
+        wanted = tuple(m for m in self.desired.scope if m not in fleet.retreat)
+        missing = tuple(m for m in wanted if m not in agency.scope and m in fleet.compute_resources)
         if missing:
             actions.append(ExtendScope(agency.moref, missing))
+        drained = tuple(m for m in agency.scope if m in fleet.retreat)
+        if drained and set(agency.scope) - set(drained):
+            actions.append(ShrinkScope(agency.moref, drained))
+        waves = self.upgrade is not None and not self.upgrade.all_at_once and self.upgrade.phase is not Phase.DONE
         hold = (
-            self.desired.hold_after_provisioning and self.may_mark,
-            self.desired.hold_after_power_on and self.may_mark,
+            (self.desired.hold_after_provisioning or waves) and self.may_mark,
+            (self.desired.hold_after_power_on or self.health.rules.gate) and self.may_mark,
         )
         if hold != (agency.hold_after_provisioning, agency.hold_after_power_on):
             actions.append(SetHolds(agency.moref, *hold))
@@ -145,17 +168,36 @@ class Planner:
         if agent is None or not (available or is_leaving(host)):
             return settings
         if agent.hook is not None:
-            if not self.may_mark:
-                return Plan(settings.actions, ("EAM refuses MarkAsAvailable to our account",))
-            return Plan((*settings.actions, MarkAvailable(host_moref, agent.moref, agent.hook.state.value)))
+            return _joined(settings, self._plan_hook(fleet, host, agent, agent.hook, now))
+        self.health.over(host_moref)
         if not available:
             return settings
-        repair = self._plan_repair(fleet, host, agent, now)
-        times = [at for at in (settings.again_at, repair.again_at) if at is not None]
-        return Plan(settings.actions + repair.actions, settings.waiting + repair.waiting, min(times) if times else None)
+        return _joined(settings, self._plan_repair(fleet, host, agent, now))
+
+    def _plan_hook(self, fleet: Fleet, host: HostFacts, agent: AgentFacts, hook: HookFacts, now: float) -> Plan:
+        if not self.may_mark:
+            return Plan(waiting=("EAM refuses MarkAsAvailable to our account",))
+        if hook.state is not HookState.POWERED_ON:
+            replaces = agent.vm not in (None, hook.vm)
+            if replaces and not admits(self.upgrade, host.moref):
+                return Plan(waiting=("the new VM waits for its turn in the upgrade",))
+            return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value),))
+        vm = fleet.vms.get(hook.vm)
+        ip = vm.ip if vm is not None else None
+        verdict = self.health.judge(host.moref, hook.vm, ip, now)
+        match verdict.step:
+            case Step.PROBE:
+                return Plan((Probe(host.moref, agent.moref, hook.vm, ip or ""),), (verdict.reason,))
+            case Step.WAIT:
+                return Plan(waiting=(verdict.reason,), again_at=verdict.again_at)
+            case _:
+                return Plan((MarkAvailable(host.moref, agent.moref, hook.state.value, verdict.reason),))
 
     def _plan_settings(self, host: HostFacts, now: float) -> Plan:
-        rules = self.desired.rules
+        try:
+            rules = self.rules_for(host)
+        except ConfigurationError as exc:
+            return Plan(waiting=(str(exc),))
         unset = (host.agent_datastore is None and rules.datastores) or (host.agent_network is None and rules.networks)
         if not unset:
             self._settings_backoff.pop(host.moref, None)
@@ -193,6 +235,11 @@ class Planner:
                 return Plan(waiting=(*waiting, verdict.reason), again_at=verdict.ask_again)
             return Plan((Resolve(host.moref, agent.moref, issue.type),), tuple(waiting))
         return Plan(waiting=tuple(waiting))
+
+
+def _joined(one: Plan, other: Plan) -> Plan:
+    times = [at for at in (one.again_at, other.again_at) if at is not None]
+    return Plan(one.actions + other.actions, one.waiting + other.waiting, min(times) if times else None)
 
 
 def _can_be_written_to(host: HostFacts) -> bool:

@@ -17,6 +17,7 @@ from vcenter_eam_plugin.domain.actions import (
     CreateAgency,
     ExtendScope,
     MarkAvailable,
+    Provision,
     Resolve,
     SetHolds,
     WriteSettings,
@@ -185,7 +186,10 @@ def test_a_write_is_not_repeated_before_the_inventory_can_show_it() -> None:
 def test_every_hook_is_a_duty(hook: HookState) -> None:
     """Design section 5: any vmHook, also prePowerOn."""
     fleet = a_fleet(a_host(), agents=(an_agent(hook=hook),))
-    assert plan(fleet).actions == (MarkAvailable("host-1", "agent-1", hook.value),)
+    if hook is HookState.POWERED_ON:
+        assert plan(fleet).actions == (MarkAvailable("host-1", "agent-1", hook.value),)
+    else:
+        assert plan(fleet).actions == (Provision("host-1", "agent-1", "vm-1", hook.value),)
     refused = a_planner()
     refused.may_mark = False
     assert plan(fleet, refused).actions == ()
@@ -196,7 +200,7 @@ def test_a_hook_is_answered_while_the_host_leaves_maintenance() -> None:
     leaving = a_host(task=HostTask.EXITING_MAINTENANCE)
     held = an_agent(hook=HookState.PROVISIONED)
     fleet = a_fleet(leaving, agents=(held,), vms=(OFF,))
-    assert plan(fleet).actions == (MarkAvailable("host-1", "agent-1", "provisioned"),)
+    assert plan(fleet).actions == (Provision("host-1", "agent-1", "vm-1", "provisioned"),)
     for host in (replace(leaving, in_maintenance=True), a_host(task=HostTask.ENTERING_MAINTENANCE)):
         assert plan(a_fleet(host, agents=(held,), vms=(OFF,))).actions == ()
 
@@ -434,7 +438,7 @@ def check_action(action: Action, host: HostFacts, hooked: bool) -> None:
             assert host.task is None
             assert host.standby is StandbyMode.NONE
             assert not hooked
-        case MarkAvailable():
+        case MarkAvailable() | Provision():
             assert hooked
             assert not host.in_maintenance
             assert host.task not in FORBIDDEN_TASKS

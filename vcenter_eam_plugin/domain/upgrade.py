@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new OVF package, host by host: canary, then waves, stopping at the first failure.
+
+One ``Update`` with a new URL starts *every* host at once in EAM. What makes waves possible is the hold after
+provisioning: each new VM waits, off, until it is marked as available, and the old one runs meanwhile. That this
+is so is verified on the canary before anything is admitted: if EAM stops the old VM first, the upgrade stops and
+says how many hosts are affected.
+
+Pure: what is seen is handed in, and the next state comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from vcenter_eam_plugin.domain.status import State
+
+FAILED_SECONDS = 300.0
+"""An admitted host that is in a failed state for so long has failed; shorter, and it may be EAM at work."""
+_FAILED = frozenset({State.BLOCKED, State.FAULTY, State.MISSING, State.POWERED_OFF, State.SUSPENDED})
+
+
+class Phase(StrEnum):
+    """Where an upgrade stands."""
+
+    HOLDING = "holding"
+    """EAM was told; the canary's new VM is awaited."""
+    CANARY = "canary"
+    WAVES = "waves"
+    STOPPED = "stopped"
+    """Something failed. What is not admitted keeps its old VM; ``resume`` goes on."""
+    DONE = "done"
+
+
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """One upgrade. ``old`` maps each host to the VM that it had before; times are POSIX seconds."""
+
+    url: str
+    started: float
+    old: dict[str, str]
+    canary: str
+    wave_size: int
+    all_at_once: bool = False
+    phase: Phase = Phase.HOLDING
+    paused: bool = False
+    admitted: tuple[str, ...] = ()
+    failing_since: dict[str, float] = {}
+    why: str = ""
+
+
+class HostSight(msgspec.Struct, frozen=True, kw_only=True):
+    """What is seen of one host. ``vm`` is the agent's VM, ``held`` the VM that waits for its turn (morefs)."""
+
+    state: State
+    vm: str | None
+    held: str | None
+    old_runs: bool
+    name: str = ""
+
+
+def begin(url: str, hosts: Mapping[str, HostSight], *, wave_size: int, all_at_once: bool, now: float) -> Upgrade | None:
+    """The upgrade of all these hosts, the canary an ACTIVE one; ``None`` when no host could show whether it works."""
+    active = sorted(host for host, sight in hosts.items() if sight.state is State.ACTIVE and sight.vm is not None)
+    if not active and not all_at_once:
+        return None
+    return Upgrade(
+        url=url,
+        started=now,
+        old={host: sight.vm for host, sight in hosts.items() if sight.vm is not None},
+        canary=active[0] if active else "",
+        wave_size=wave_size,
+        all_at_once=all_at_once,
+        phase=Phase.WAVES if all_at_once else Phase.HOLDING,
+    )
+
+
+def admits(upgrade: Upgrade | None, host: str) -> bool:
+    """Whether the held new VM of a host may go on. Without an upgrade of ours a replacement is nobody's wish."""
+    if upgrade is None:
+        return False
+    return upgrade.all_at_once or upgrade.phase is Phase.DONE or host in upgrade.admitted
+
+
+def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upgrade:
+    """The upgrade after a look at all hosts. Hosts that left are no part of it any more."""
+    if upgrade.phase in (Phase.DONE, Phase.STOPPED):
+        return upgrade
+    waiting = [host for host in upgrade.old if host in hosts and not _is_done(upgrade, host, hosts[host])]
+    if not waiting:
+        return msgspec.structs.replace(upgrade, phase=Phase.DONE, failing_since={}, why="")
+    if upgrade.all_at_once:
+        return upgrade
+    upgrade = _note_failures(upgrade, hosts, now)
+    late = [host for host, since in upgrade.failing_since.items() if now - since >= FAILED_SECONDS]
+    if late:
+        return _stopped(upgrade, f"{_names(late, hosts)} did not come up with the new package", waiting)
+    if upgrade.paused:
+        return upgrade
+    if upgrade.phase is Phase.HOLDING:
+        return _look_at_canary(upgrade, hosts, waiting)
+    return _admit_next(upgrade, hosts, waiting)
+
+
+def _admit_next(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
+    if any(host in upgrade.admitted for host in waiting if hosts[host].state not in _RESTING):
+        return upgrade
+    ready = sorted(host for host in waiting if hosts[host].held is not None and host not in upgrade.admitted)
+    return msgspec.structs.replace(
+        upgrade, phase=Phase.WAVES, admitted=upgrade.admitted + tuple(ready[: upgrade.wave_size])
+    )
+
+
+_RESTING = frozenset({State.MAINTENANCE, State.STANDBY, State.UNREACHABLE})
+"""A host that went away in its turn does not hold up the others; it goes on when it is back."""
+
+
+def _look_at_canary(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
+    canary = hosts.get(upgrade.canary)
+    if canary is None or canary.state in _RESTING:
+        ready = sorted(host for host in waiting if hosts[host].held is not None)
+        return msgspec.structs.replace(upgrade, canary=ready[0]) if ready else upgrade
+    if canary.held is None:
+        if canary.vm == upgrade.old.get(upgrade.canary):
+            return upgrade
+        return _stopped(upgrade, f"{canary.name} lost its old VM before the new one was held", waiting)
+    if not canary.old_runs:
+        return _stopped(upgrade, f"EAM stopped the old VM of {canary.name} while the new one is held", waiting)
+    return msgspec.structs.replace(upgrade, phase=Phase.CANARY, admitted=(upgrade.canary,))
+
+
+def _is_done(upgrade: Upgrade, host: str, sight: HostSight) -> bool:
+    return sight.vm is not None and sight.vm != upgrade.old.get(host) and sight.state is State.ACTIVE
+
+
+def _note_failures(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upgrade:
+    failing = {
+        host: upgrade.failing_since.get(host, now)
+        for host in upgrade.admitted
+        if host in hosts and hosts[host].state in _FAILED and not _is_done(upgrade, host, hosts[host])
+    }
+    if failing == upgrade.failing_since:
+        return upgrade
+    return msgspec.structs.replace(upgrade, failing_since=failing)
+
+
+def _stopped(upgrade: Upgrade, why: str, waiting: list[str]) -> Upgrade:
+    return msgspec.structs.replace(
+        upgrade, phase=Phase.STOPPED, why=f"{why}; {len(waiting)} host(s) are not upgraded", failing_since={}
+    )
+
+
+def _names(hosts: list[str], sights: Mapping[str, HostSight]) -> str:
+    return ", ".join(sights[host].name or host for host in sorted(hosts) if host in sights)
+
+
+def resume(upgrade: Upgrade) -> Upgrade:
+    """Go on after a pause or a stop: a person has looked, and takes what failed upon himself."""
+    phase = Phase.WAVES if upgrade.phase is Phase.STOPPED else upgrade.phase
+    return msgspec.structs.replace(upgrade, paused=False, phase=phase, why="", failing_since={})
+
+
+def pause(upgrade: Upgrade) -> Upgrade:
+    """Admit no further host; those admitted go on to their end."""
+    return msgspec.structs.replace(upgrade, paused=True)

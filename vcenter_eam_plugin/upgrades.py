@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the upgrade of one vCenter's ContrailVMs, and remembers it over restarts.
+
+What is next is decided by :mod:`vcenter_eam_plugin.domain.upgrade`; that a held VM goes on when it is admitted is
+the planner's. Here are the one write that begins it, and the file that a restart reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.domain import upgrade as rules
+from vcenter_eam_plugin.domain.errors import ConfigurationError, Unavailable, WrongState
+from vcenter_eam_plugin.domain.facts import HookState, VmPower
+from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.planner import Planner
+from vcenter_eam_plugin.domain.upgrade import HostSight, Phase, Upgrade
+from vcenter_eam_plugin.eam.client import EamClient
+from vcenter_eam_plugin.gate import Gate
+
+WAVE_SIZE = 4
+"""Hosts at once after the canary, as many as repairs: each means minutes without network for a host's tenants."""
+
+
+class Upgrades:
+    """``wall_clock`` gives POSIX seconds; ``look_at`` has every host planned anew."""
+
+    def __init__(
+        self,
+        path: Path,
+        fleet: Fleet,
+        planner: Planner,
+        eam: EamClient,
+        gate: Gate,
+        *,
+        look_at_everything: Callable[[], None],
+        wall_clock: Callable[[], float],
+        alarms: Alarms,
+        log: logging.Logger,
+    ) -> None:
+        self._path = path
+        self._fleet = fleet
+        self._planner = planner
+        self._eam = eam
+        self._gate = gate
+        self._look_at_everything = look_at_everything
+        self._wall_clock = wall_clock
+        self._alarms = alarms
+        self._log = log
+        self._take(self._read())
+
+    def start(self, url: str, certificate_pem: str | None = None, *, wave_size: int = WAVE_SIZE,
+              all_at_once: bool = False) -> Upgrade:  # fmt: skip
+        """Begin. Raises WrongState when it may not, with what to do instead; EAM's own refusals come as OvfError."""
+        agency, running = self._fleet.agency, self._planner.upgrade
+        if agency is None:
+            raise WrongState("There is no agency of ours to upgrade.")
+        if running is not None and running.phase is not Phase.DONE:
+            raise WrongState(f"An upgrade to {running.url} is under way ({running.phase}).", remedy="Let it end first.")
+        if agency.ovf_url == url:
+            raise WrongState(f"The agency deploys {url} already.", remedy="A new content needs a new URL.")
+        if not all_at_once and not self._planner.may_mark:
+            raise WrongState(
+                "Waves need the hold, and EAM refuses MarkAsAvailable to our account.",
+                remedy="Log in as a vCenter extension, or take all hosts at once (--all-at-once).",
+            )
+        begun = rules.begin(url, self._sights(), wave_size=wave_size, all_at_once=all_at_once, now=self._wall_clock())
+        if begun is None:
+            raise WrongState("No ContrailVM is ACTIVE, so none could show that the new package works.")
+        self._gate.check()
+        self._log.info("Upgrading %d hosts to %s, %s.", len(begun.old), url, "at once" if all_at_once else "in waves")
+        # Remembered before the write: if we end in between, the held VMs are known to be ours.
+        self._take(begun)
+        self._write(begun)
+        try:
+            self._eam.set_package(agency.moref, url, certificate_pem, hold=not all_at_once)
+        except (ConfigurationError, WrongState):
+            self._forget()
+            raise
+        self._look_at_everything()
+        return begun
+
+    def pause(self) -> None:
+        """Admit no further host. Raises WrongState when no upgrade runs."""
+        self._replace(rules.pause(self._running()))
+
+    def resume(self) -> None:
+        """Go on after a pause or a stop. Raises WrongState when no upgrade runs."""
+        self._replace(rules.resume(self._running()))
+        self._look_at_everything()
+
+    def status(self) -> Upgrade | None:
+        """The upgrade under way, or the last one."""
+        return self._planner.upgrade
+
+    def tick(self) -> None:
+        """Look where it stands; admits the next hosts when it is time."""
+        running = self._planner.upgrade
+        if running is None or running.phase in (Phase.DONE, Phase.STOPPED) or not self._fleet.given_out:
+            return
+        after = rules.advance(running, self._sights(), self._wall_clock())
+        if after != running:
+            self._replace(after)
+            self._look_at_everything()
+
+    def _sights(self) -> dict[str, HostSight]:
+        sights = {}
+        for status in self._fleet.statuses():
+            host = status.esxi.moref
+            agent = self._fleet.agent_on(host)
+            hook = agent.hook if agent is not None else None
+            held = hook.vm if hook is not None and hook.state is not HookState.POWERED_ON else None
+            vm = self._fleet.vms.get(agent.vm) if agent is not None and agent.vm is not None else None
+            sights[host] = HostSight(
+                state=status.state,
+                vm=agent.vm if agent is not None else None,
+                held=held if agent is not None and held != agent.vm else None,
+                old_runs=vm is not None and vm.power is VmPower.POWERED_ON,
+                name=status.esxi.name,
+            )
+        return sights
+
+    def _running(self) -> Upgrade:
+        running = self._planner.upgrade
+        if running is None or running.phase is Phase.DONE:
+            raise WrongState("No upgrade is under way.")
+        return running
+
+    def _replace(self, upgrade: Upgrade) -> None:
+        self._take(upgrade)
+        self._write(upgrade)
+        self._log.info("Upgrade to %s: %s%s.", upgrade.url, upgrade.phase, " (paused)" if upgrade.paused else "")
+
+    def _take(self, upgrade: Upgrade | None) -> None:
+        self._planner.upgrade = upgrade
+        if upgrade is not None and upgrade.phase is Phase.STOPPED:
+            self._alarms.raise_("upgrade-stopped", f"The upgrade stopped: {upgrade.why}. See the hosts, then resume.")
+        else:
+            self._alarms.clear("upgrade-stopped")
+
+    def _forget(self) -> None:
+        self._take(None)
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> Upgrade | None:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Upgrade)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise ConfigurationError(
+                f"The upgrade's state in {self._path} cannot be read: {exc}.",
+                remedy="Restore the file; or move it away, and held ContrailVMs wait for a new upgrade.",
+            ) from exc
+
+    def _write(self, upgrade: Upgrade) -> None:
+        """Whole or not at all: a kill in between must not lose which hosts were admitted."""
+        beside = self._path.with_suffix(".new")
+        try:
+            with beside.open("wb") as file:
+                file.write(msgspec.json.encode(upgrade))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as exc:
+            raise Unavailable(f"The upgrade's state cannot be written to {self._path}: {exc.strerror}.") from exc
