@@ -181,7 +181,7 @@ def _new_key(device: Any, devices: list[Any], index: int) -> int:
     taken = {old.key for old in devices}
     key = next(key for key in range(first, first + len(taken) + 1) if key not in taken)
     if first == FIRST_NIC and key > LAST_NIC:
-        raise vim.fault.TooManyDevices(property=f"deviceChange[{index}].device", deviceIndex=index)
+        raise vim.fault.TooManyDevices(property=f"deviceChange[{index}].device")
     return key
 
 
