@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a ContrailVM as it is, and makes it what it is to be: one reconfiguration and one renaming.
 
-Only while the VM is off. The reconfiguration carries the version that the change was made for, so that it never goes
+Only while the VM is off; a name can be given at any time. The reconfiguration carries the version that the change was made for, so that it never goes
 over somebody else's. Whether it had its effect is read afterwards.
 
 Not promised: that a VM with passed-through devices starts; whether a device is free shows at power-on alone.
@@ -72,23 +72,31 @@ _HOST_PATHS = ("name",)
 _DEVICE_PATHS = ("hardware.pciDevice", "config.pciPassthruInfo")
 _device = vim.vm.device
 _Operation = _device.VirtualDeviceSpec.Operation
-_Manual = _device.VirtualEthernetCard.MacType.manual
+_MANUAL = "manual"
+"""``VirtualEthernetCardMacType`` of an address that somebody gave."""
 
 
-def customise(session: Session, vm: str, spec: HostSpec) -> tuple[Change, ...]:
+def customise(session: Session, vm: str, spec: HostSpec, *, rename: bool = True) -> tuple[Change, ...]:
     """Make the VM what ``spec`` wants, and see that it is. What was changed; empty when nothing had to be.
+
+    ``rename=False`` is for an upgrade, while the predecessor still has the name: without it the VM keeps EAM's. It
+    gets its own by a later call, which renames it even while it is on.
 
     Raises StepImpossible, or the domain's error that names the step; the VM may then be changed in part.
     """
+
+    def remaining() -> tuple[Change, ...]:
+        changes = plan_customisation(spec, read_shape(session, vm, devices=spec.needs_devices))
+        return tuple(change for change in changes if rename or not isinstance(change, Rename))
+
     done: list[Change] = []
     for _ in range(ROUNDS):
-        changes = plan_customisation(spec, read_shape(session, vm, devices=spec.needs_devices))
+        changes = remaining()
         if not changes:
             return tuple(done)
         apply(session, vm, changes)
         done += changes
-    left = plan_customisation(spec, read_shape(session, vm, devices=spec.needs_devices))
-    if left:
+    if left := remaining():
         listed = "; ".join(change.text for change in left)
         raise WrongState(f"{session.name}: {vm} was reconfigured {ROUNDS} times and still wants: {listed}.")
     return tuple(done)
@@ -250,7 +258,7 @@ def _nic_shape(card: Any, networks: Sequence[NetworkOffer]) -> NicShape:
         kind=VMXNET3 if type(card) is _device.VirtualVmxnet3 else kind,
         network=_network_of(card.backing, networks),
         mac=(card.macAddress or "").lower(),
-        manual=(card.addressType or "").lower() == _Manual,
+        manual=(card.addressType or "").lower() == _MANUAL,
         connects=card.connectable is None or bool(card.connectable.startConnected),
     )
 
@@ -262,7 +270,7 @@ def _sriov_shape(card: Any, networks: Sequence[NetworkOffer]) -> SriovShape:
         device=_normal(physical.id) if physical is not None else "",
         network=_network_of(card.backing, networks),
         mac=(card.macAddress or "").lower(),
-        manual=(card.addressType or "").lower() == _Manual,
+        manual=(card.addressType or "").lower() == _MANUAL,
     )
 
 
@@ -284,7 +292,8 @@ def _network_of(backing: Any, networks: Sequence[NetworkOffer]) -> str | None:
 def apply(session: Session, vm: str, changes: Sequence[Change]) -> None:
     """Carry the changes out: one reconfiguration, all or nothing, then the new name. Nothing for no changes.
 
-    Raises WrongState when the VM is not off or was changed since, and the domain's error that names the step.
+    A new name alone is given while the VM is on, too. Raises WrongState when it is not off or was changed since, and
+    the domain's error that names the step.
     """
     if not changes:
         return
@@ -292,11 +301,11 @@ def apply(session: Session, vm: str, changes: Sequence[Change]) -> None:
     target = vim.VirtualMachine(vm, session.vim_stub())
     read = _read_vm(session, vm)
     name = read.props["name"]
-    power = read.props["runtime.powerState"]
-    if power != VmPower.POWERED_OFF:
-        raise WrongState(f"{session.name}: {name} ({vm}) is {power}; a ContrailVM is changed only while it is off.")
     renames = [change for change in changes if isinstance(change, Rename)]
     rest = [change for change in changes if not isinstance(change, Rename)]
+    power = read.props["runtime.powerState"]
+    if rest and power != VmPower.POWERED_OFF:
+        raise WrongState(f"{session.name}: {name} ({vm}) is {power}; a ContrailVM is changed only while it is off.")
     if rest:
         builder = _SpecBuilder(session, target, read)
         spec = builder.build(rest)
@@ -391,7 +400,7 @@ class _SpecBuilder:
     def _put_card(self, card: Any, add: bool, network: NetworkOffer | None, mac: str) -> Any:
         if network is not None:
             card.backing = _network_backing(network)
-        card.addressType = _Manual
+        card.addressType = _MANUAL
         card.macAddress = mac
         connectable = card.connectable or _device.VirtualDevice.ConnectInfo(allowGuestControl=True, connected=False)
         connectable.startConnected = True
