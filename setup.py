@@ -20,6 +20,7 @@ REQUIRES = [
     "msgspec>=0.19",  # messages: frozen structs, fast JSON, JSON Schema from the same definition
     "click>=8.2",  # the command line
     "rich>=13.9",  # its tables and the demo's live view
+    "flask>=3.1",  # the JSON API that commands use; docs/adr/0017
     "psutil>=6.0",  # memory that the demo's summary reports
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities

@@ -21,6 +21,7 @@ from vcenter_eam_plugin import __version__, logs  # noqa: E402
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped  # noqa: E402
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError  # noqa: E402
 from vcenter_eam_plugin.service import Service  # noqa: E402
+from vcenter_eam_plugin.web.control import ControlSocket  # noqa: E402
 
 log = logging.getLogger("vcenter_eam_plugin")
 
@@ -34,7 +35,7 @@ def run(paths: tuple[Path, ...]) -> None:
             remedy="Leave the section out, and run one instance.",
         )
     logs.configure(configuration.defaults)
-    service = Service(configuration, logger=log)
+    service = Service(configuration, logger=log, endpoints=(ControlSocket,))
     with until_stopped() as stop:
         log.info("Starting, version %s.", __version__)
         service.start()

@@ -24,6 +24,7 @@ import gevent.monkey
 from vcenter_eam_plugin.config import Configuration, from_sections
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
 from vcenter_eam_plugin.service import STOP_SECONDS, Service
+from vcenter_eam_plugin.web.control import ControlSocket
 
 _NEEDED_PATCHES = ("socket", "ssl", "time", "threading", "select")
 """Without these one call to vCenter would stop the whole host."""
@@ -62,7 +63,9 @@ class EamPlugin:
         service: Service | None = None
         try:
             self._check_host()
-            service = Service(self._configuration(), is_leader=self._leads, logger=self._log)
+            service = Service(
+                self._configuration(), is_leader=self._leads, logger=self._log, endpoints=(ControlSocket,)
+            )
             service.start()
         except PluginError as exc:
             self._refuse(str(exc))

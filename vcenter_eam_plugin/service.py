@@ -11,9 +11,9 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -22,6 +22,7 @@ from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
+from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.packages import PackageSource
 from vcenter_eam_plugin.unit import Unit
@@ -30,10 +31,18 @@ STOP_SECONDS = 5.0
 """What an orderly end may take, from SIGTERM to the last greenlet."""
 
 
+class Endpoint(Protocol):
+    """A way in for people. ``start`` never raises: what goes wrong is an alarm, and the service runs on without it."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Service:
     """All vCenters of one process.
 
     ``is_leader`` may come from a host process; alone, we lead. ``broker`` replaces what ``[RABBIT]`` says.
+    ``endpoints`` make the ways in, which sit on the service and are started and stopped with it.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class Service:
         broker: BrokerSettings | None = None,
         is_leader: Callable[[], bool] = lambda: True,
         logger: logging.Logger | None = None,
+        endpoints: Sequence[Callable[[Service], Endpoint]] = (),
     ) -> None:
         self.configuration = configuration
         self.log = logger or logging.getLogger("vcenter_eam_plugin")
@@ -50,6 +60,8 @@ class Service:
         self._is_leader = is_leader
         self._ovf = self._make_ovf_server()
         self.units: list[Unit] = []
+        self.operations = Operations(self.units, self.log)
+        self._endpoints = [make(self) for make in endpoints]
         self._watching: dict[str, gevent.Greenlet] = {}
 
     def start(self) -> None:
@@ -80,10 +92,15 @@ class Service:
             unit.start()
         for unit, package in zip(self.units, packages, strict=True):
             # A new leader or a restart must serve what agencies already point to, before anybody asks for a new one.
-            self._watching[f"{unit.name}/ovf-package"] = gevent.spawn(package.watch, unit.alarms, unit.agency_ovf_url)
+            self._watching[f"{unit.name}/ovf-package"] = gevent.spawn(package.watch, unit.alarms, unit.agency)
+        for endpoint in self._endpoints:
+            endpoint.start()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End everything in order within ``timeout`` seconds; what is unsent stays in the outbox."""
+        for endpoint in self._endpoints:
+            endpoint.stop()
+        self.operations.stop()
         gevent.joinall([gevent.spawn(unit.stop, timeout * 0.9) for unit in self.units], timeout=timeout)
         gevent.killall(list(self._watching.values()))
         if self._ovf is not None:
@@ -117,7 +134,7 @@ class Service:
 
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Every greenlet of ours, by name."""
-        found = dict(self._watching)
+        found = dict(self._watching) | self.operations.greenlets()
         for unit in self.units:
             found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
         return found

@@ -24,10 +24,20 @@ class _Command(NamedTuple):
 
 
 COMMANDS = {
+    "activate": _Command("vcenter_eam_plugin.cli.activate", "Have the running service act from now on."),
+    "apply": _Command("vcenter_eam_plugin.cli.apply", "Do what the plan shows, now and exactly that."),
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
+    "delete": _Command("vcenter_eam_plugin.cli.delete", "Power off and delete the ContrailVM on HOST."),
     "demo": _Command("vcenter_eam_plugin.cli.demo", "Tell the whole story against a simulated vCenter."),
     "listen": _Command("vcenter_eam_plugin.cli.listen", "Print the messages on the bus as they come."),
+    "pause": _Command("vcenter_eam_plugin.cli.pause", "Have the running service stop acting; it goes on watching."),
+    "plan": _Command("vcenter_eam_plugin.cli.plan", "Show what would be done now, and what it touches."),
+    "power-off": _Command("vcenter_eam_plugin.cli.power_off", "Power off the ContrailVM on HOST."),
+    "resolve": _Command("vcenter_eam_plugin.cli.resolve", "Have EAM resolve the issues of HOST, or of all hosts."),
+    "scope": _Command("vcenter_eam_plugin.cli.scope", "Show what the agency covers, or take a cluster out of it."),
     "simulator": _Command("vcenter_eam_plugin.cli.simulator", "Run a simulated vCenter with ESX Agent Manager."),
+    "status": _Command("vcenter_eam_plugin.cli.status", "Show how the running service and its ContrailVMs are."),
+    "uninstall": _Command("vcenter_eam_plugin.cli.uninstall", "Remove every ContrailVM, and then the agency."),
 }
 
 

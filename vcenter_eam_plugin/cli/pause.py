@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcenter-eam pause``: stop acting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vcenter_eam_plugin.cli.client import api, service_options
+from vcenter_eam_plugin.cli.consent import json_option
+
+
+@click.command("pause")
+@service_options
+@json_option
+def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
+    """Have the running service stop acting; it goes on watching.
+
+    What EAM was asked for before, it ends. `vcenter-eam activate` takes it back, and so does a restart with mode = act.
+
+    Example: vcenter-eam pause
+    """
+    answer = api(paths).post("/v1/pause", {"vcenter": vcenter})
+    click.echo(json.dumps(answer) if as_json else "Paused: nothing is changed until it is activated.")

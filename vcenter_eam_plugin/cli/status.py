@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcenter-eam status``: how the running service and its ContrailVMs are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from vcenter_eam_plugin.cli.client import api, service_options
+from vcenter_eam_plugin.cli.consent import clean, console, json_option
+
+_COLOURS = {"ACTIVE": "green", "MAINTENANCE": "cyan", "STANDBY": "cyan", "DEPLOYING": "yellow", "STARTING": "yellow"}
+"""The others are red: no vRouter, and something to look at."""
+
+
+@click.command("status")
+@service_options
+@json_option
+def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
+    """Show how the running service and its ContrailVMs are.
+
+    Example: vcenter-eam status --json | jq '.vcenters[].alarms'
+    """
+    service = api(paths)
+    status, hosts = service.get("/v1/status"), service.get("/v1/hosts")["hosts"]
+    chosen = [each for each in status["vcenters"] if vcenter in ("", each["name"])]
+    hosts = [host for host in hosts if vcenter in ("", host["vcenter"])]
+    if as_json:
+        click.echo(json.dumps({"vcenters": chosen, "hosts": hosts}))
+        return
+    for each in chosen:
+        _show_vcenter(each)
+    _show_hosts(hosts)
+
+
+def _show_vcenter(each: dict[str, Any]) -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in each.get("states", {}).items()) or "nothing read yet"
+    leading = "leading" if each.get("leading") else "not leading"
+    agency = each.get("agency")
+    click.echo(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {counts}"))
+    click.echo(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
+    for alarm in each["alarms"]:
+        click.secho(clean(f"  ALARM {alarm['name']}: {alarm['text']}"), fg="red")
+
+
+def _show_hosts(hosts: list[dict[str, Any]]) -> None:
+    table = Table()
+    for column in ("host", "cluster", "state", "ContrailVM", "address", "reason"):
+        table.add_column(column, overflow="fold")
+    for host in hosts:
+        vm, esxi = host["vm"] or {}, host["esxi"]
+        violations = "; ".join(violation["name"] for violation in host["violations"])
+        reason = f"{host['reason']} [RULE BROKEN: {violations}]" if violations else host["reason"]
+        state = f"[{_COLOURS.get(host['state'], 'red')}]{host['state']}[/]"
+        cells = (escape(clean(text)) for text in (vm.get("name") or "-", vm.get("ip") or "-", reason))
+        table.add_row(escape(clean(esxi["name"])), escape(clean(esxi["cluster"])), state, *cells)
+    console().print(table)
