@@ -54,6 +54,8 @@ VALUE_LIMIT = 16 << 10
 CPU_LIMIT = 768
 MEMORY_LIMIT_MB = 24 << 20
 DERIVED = "derived"
+#: The deepest value is in an adapter of a host; more is a mistake.
+DEPTH_LIMIT = 32
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _GUESTINFO_KEY = re.compile(r"guestinfo\.[A-Za-z0-9_.-]+")
@@ -90,12 +92,13 @@ def load(path: Path, *, vm_name_format: str = DEFAULT_NAME) -> HostSpecs:
 def parse(text: str, source: str, *, vm_name_format: str = DEFAULT_NAME) -> HostSpecs:
     """As :func:`load`, of text. ``source`` is the name used in errors."""
     try:
+        _check_form(text, source)
         root = yaml.compose(text, _Loader)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigurationError(f"{source}{where}: not valid YAML: {exc.problem or exc.context}.") from exc
-    except (yaml.YAMLError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: characters that YAML does not have
         raise ConfigurationError(f"{source}: not valid YAML: {exc}.") from exc
     reader = _Reader()
     specs = reader.document(root, source, vm_name_format) if root is not None else None
@@ -103,6 +106,20 @@ def parse(text: str, source: str, *, vm_name_format: str = DEFAULT_NAME) -> Host
         listed = "\n".join(f"{source}, {problem}" for problem in reader.sorted_problems())
         raise ConfigurationError(f"The host specification is not used:\n{listed}")
     return specs or HostSpecs(source=source, vm_name_format=vm_name_format)
+
+
+def _check_form(text: str, source: str) -> None:
+    """Refuse what would make the tree endless or too deep: composing it recurses, in C without a limit."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        where = f"{source}, line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigurationError(
+                f"{where}: anchors and aliases (&, *) are not used here; use defaults or patterns."
+            )
+        if depth > DEPTH_LIMIT:
+            raise ConfigurationError(f"{where}: not valid YAML for this: nested more than {DEPTH_LIMIT} deep.")
 
 
 class _Mistake(Exception):
@@ -118,7 +135,6 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[tuple[int, str]] = []
-        self._seen: set[int] = set()
 
     def sorted_problems(self) -> tuple[str, ...]:
         return tuple(f"line {line}: {text}" for line, text in sorted(self.problems))
@@ -215,18 +231,14 @@ class _Reader:
         aliases: Mapping[str, str] | None = None,
         logins: bool = False,
     ) -> dict[str, yaml.Node]:
-        """The values by key. Unknown keys, keys twice and aliases are complained about and left out."""
+        """The values by key. Unknown keys and keys given twice are complained about and left out."""
         found: dict[str, yaml.Node] = {}
         if not isinstance(node, yaml.MappingNode):
             self._complain(node, f"{what} must be a mapping (key: value)")
             return found
-        if self._again(node):
-            return found
         for key_node, value in node.value:
             written = str(key_node.value)
             key = (aliases or {}).get(written, written)
-            if isinstance(value, yaml.ScalarNode) and self._again(value):
-                continue
             if logins and key in _LOGIN_KEYS:
                 self._complain(key_node, f"{key} has no place here: the plugin never logs in to a host; remove it")
             elif key not in allowed:
@@ -245,18 +257,7 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode):
             self._complain(node, f"{what} must be a list (- ...)")
             return []
-        return [] if self._again(node) else [item for item in node.value if not self._again_scalar(item)]
-
-    def _again_scalar(self, node: yaml.Node) -> bool:
-        return isinstance(node, yaml.ScalarNode) and self._again(node)
-
-    def _again(self, node: yaml.Node) -> bool:
-        """True, with a complaint, when this node was met before: it came through an alias."""
-        if id(node) in self._seen:
-            self._complain(node, "anchors and aliases (&, *) are not used here; use defaults or patterns")
-            return True
-        self._seen.add(id(node))
-        return False
+        return list(node.value)
 
     # --- values --------------------------------------------------------------------------------------------
 

@@ -240,7 +240,7 @@ def test_what_the_host_has_not_names_step_line_and_what_there_is(spec: dict[str,
 
 def test_all_impossible_steps_are_told_at_once() -> None:
     spec = HostSpec(vm_name="n", networks=(nic("x", 0), nic("y", 1)), pci_passthrough=(PciSpec(device="1:0.0"),))
-    with pytest.raises(StepImpossible, match="network 1: .*network 2: .*PCI device 1: "):
+    with pytest.raises(StepImpossible, match=r"network 1: .*network 2: .*PCI device 1: "):
         plan_customisation(spec, shape())
 
 
