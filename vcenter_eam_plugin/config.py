@@ -25,6 +25,7 @@ from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.health import OnDeadline
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
+from vcenter_eam_plugin.domain.violations import LATE_SECONDS
 from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
@@ -232,7 +233,7 @@ class EamConfig:
     )
     vm_name_format: str = option(
         template("datacenter", "cluster", "host"),
-        "How a ContrailVM is named while it is held after provisioning; EAM's own names are \"agent_name (n)\".",
+        'How a ContrailVM is named while it is held after provisioning; EAM\'s own names are "agent_name (n)".',
         default="ContrailVM-{datacenter}-{host}",
     )
     hold_after_provisioning: bool = option(
@@ -299,6 +300,17 @@ class EamConfig:
         "Program and arguments, run once for each ContrailVM that is held for its health and has no vRouter installed. "
         "It reads the host's facts as JSON on standard input.",
         default=(),
+    )
+    late_power_on_seconds: float = option(
+        number(1, 3600),
+        "Seconds after a host left maintenance within which its ContrailVM must be on; later is published as a broken "
+        "rule.",
+        default=LATE_SECONDS,
+    )
+    slots_seconds: float = option(
+        number(1, 86400),
+        "Seconds between two looks at what HA counts in its slots; each is two calls per cluster.",
+        default=120.0,
     )
     power_off_grace_seconds: float = option(
         number(0, 3600),

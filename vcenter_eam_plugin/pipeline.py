@@ -37,6 +37,7 @@ from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.eam_poll import EamPoll
 from vcenter_eam_plugin.gate import Gate
@@ -136,6 +137,8 @@ class Pipeline:
             session,
             self.fleet,
             publish=self.delivery.publish,
+            times=Times(late=eam_config.late_power_on_seconds),
+            slots_seconds=eam_config.slots_seconds,
             clock=clock,
             stopping=self._stopping,
             log=log,
@@ -210,6 +213,7 @@ class Pipeline:
         deadline = self._clock() + timeout
         self._stopping.set()
         self.poll.wake()
+        self.rules.wake()
         self.workers.queue.close()
         self.inventory.stop(timeout * 0.2)  # a courtesy: a vCenter that does not answer is left by force
         intake = [greenlet for name, greenlet in self._greenlets.items() if name != "publisher"]

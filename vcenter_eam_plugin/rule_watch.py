@@ -14,14 +14,14 @@ from gevent.event import Event
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.status import ContrailVm
-from vcenter_eam_plugin.domain.violations import RuleWatch, broken_rules
+from vcenter_eam_plugin.domain.violations import RuleWatch, Times, broken_rules
 from vcenter_eam_plugin.vsphere.session import Session
 from vcenter_eam_plugin.vsphere.tenants import read_slots, read_tenants
 
 LOOK_SECONDS = 2.0
 """Between two looks. Each costs one read if some ContrailVM is down, and none otherwise."""
-SLOTS_SECONDS = 120.0
-"""Between two looks at HA's slots, which cost a call per cluster; they change with the cluster, not by the minute."""
+SETTLE = 0.1
+"""Seconds that a look waits once woken: what belongs together comes in several updates."""
 
 
 class RuleWatcher:
@@ -33,6 +33,8 @@ class RuleWatcher:
         fleet: Fleet,
         *,
         publish: Callable[[Sequence[ContrailVm]], None],
+        times: Times,
+        slots_seconds: float,
         clock: Callable[[], float],
         stopping: Event,
         log: logging.Logger,
@@ -43,16 +45,29 @@ class RuleWatcher:
         self._clock = clock
         self._stopping = stopping
         self._log = log
-        self._watch = RuleWatch()
+        self._watch = RuleWatch(times)
+        self._slots_seconds = slots_seconds
+        self._now = Event()
         self._slots_at = float("-inf")
 
     def observe(self, host: str, now: float) -> None:
         """A host or its ContrailVM may have changed."""
         self._watch.observe(self._fleet, host, now)
+        sight = self._watch.sight(self._fleet, host, now)
+        if sight is not None and (sight.is_down or sight.is_elsewhere):
+            # Now, and not at the next look: a rule may be broken for a second only.
+            self._now.set()
+
+    def wake(self) -> None:
+        """Look now; also how a stop is noticed at once."""
+        self._now.set()
 
     def run(self) -> None:
         """A greenlet's body; returns when stopping."""
-        while not self._stopping.wait(LOOK_SECONDS):
+        while not self._stopping.is_set():
+            if self._now.wait(LOOK_SECONDS):
+                self._stopping.wait(SETTLE)
+                self._now.clear()
             if not self._fleet.given_out:
                 continue
             try:
@@ -81,7 +96,7 @@ class RuleWatcher:
         for host, tenants in read_tenants(self._session, hosts).items():
             self._watch.tenants_read(host, tenants)
         now = self._clock()
-        if now - self._slots_at >= SLOTS_SECONDS:
+        if now - self._slots_at >= self._slots_seconds:
             clusters = [c.moref for c in self._fleet.compute_resources.values() if c.is_cluster]
             self._watch.slots_read(self._fleet, read_slots(self._session, clusters))
             self._slots_at = now
