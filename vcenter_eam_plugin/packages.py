@@ -18,6 +18,7 @@ import gevent
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.config import EamConfig, VCenterConfig
 from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError, PluginError
+from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.ovf.certificate import PinnedCertificate, read_certificate
 from vcenter_eam_plugin.ovf.descriptor import Descriptor
 from vcenter_eam_plugin.ovf.package import Package
@@ -63,25 +64,22 @@ class PackageSource:
         pinned = self._pinned()
         return pinned.pem if pinned is not None else None
 
-    def watch(self, alarms: Alarms, agency_url: Callable[[], str | None]) -> None:
+    def watch(self, alarms: Alarms, agency: Callable[[], AgencyFacts | None]) -> None:
         """Greenlet body: look, say what is wrong, look again; until killed."""
         pause = FIRST_WATCH_SECONDS
         while True:
-            self.look(alarms, agency_url())
+            self.look(alarms, agency())
             gevent.sleep(min(pause, WATCH_SECONDS))
             pause = WATCH_SECONDS
 
-    def look(self, alarms: Alarms, agency_url: str | None) -> None:
-        """Publish or probe, and raise or clear the alarms. ``agency_url`` is what the agency points to, if known."""
+    def look(self, alarms: Alarms, agency: AgencyFacts | None) -> None:
+        """Publish or probe, and raise or clear the alarms. ``agency`` is ours as it was seen, if it was."""
         if self._eam.ovf_url:
             _tell(alarms, "ovf-server", self._probe)
         elif self._server is not None:
             _tell(alarms, "ovf-package", self._published)
-            trouble = self._server.trouble(agency_url) if agency_url is not None else None
-            if trouble is not None:
-                alarms.raise_("ovf-agency-package", trouble)
-            else:
-                alarms.clear("ovf-agency-package")
+        if agency is not None:
+            _tell(alarms, "ovf-agency-package", lambda: self._check_agency(agency))
         _tell(alarms, "ovf-certificate", self._check_expiry)
 
     def _published(self) -> tuple[Package, OvfServer]:
@@ -113,6 +111,21 @@ class PackageSource:
         if self._eam.ovf_certificate is not None:
             return read_certificate(self._eam.ovf_certificate)
         return self._server.certificate if self._server is not None else None
+
+    def _check_agency(self, agency: AgencyFacts) -> None:
+        """What the agency was told when it was created or upgraded must stay true: EAM comes back for each VM."""
+        trouble = self._server.trouble(agency.ovf_url) if self._server is not None and agency.ovf_url else None
+        if trouble is not None:
+            raise OvfError(trouble)
+        pinned = self._pinned()
+        if pinned is None or agency.ovf_certificate is None or not (agency.ovf_url or "").startswith("https:"):
+            return
+        if pinned.pem.split() != agency.ovf_certificate.split():
+            raise OvfError(
+                f"The agency {agency.name} trusts another certificate for its OVF package than the server's "
+                f"({pinned.subject}, SHA-256 {pinned.thumbprint}), so vCenter from 8.0 U2 on cannot redeploy.",
+                remedy="Put the earlier certificate back with its key, or upgrade the agency, which pins the new one.",
+            )
 
     def _check_expiry(self) -> None:
         pinned = self._pinned()

@@ -82,7 +82,9 @@ def scope_of(config: Any) -> tuple[str, ...]:
 
 def agency_facts(moref: str, config: Any, runtime: Any, solution_id: str, owner: str | None) -> AgencyFacts:
     """One agency from its parts, which EAM hands out by one request each."""
-    urls = [agent.ovfPackageUrl for agent in config.agentConfig or () if agent.ovfPackageUrl]
+    packages = [agent for agent in config.agentConfig or () if agent.ovfPackageUrl]
+    # A field of EAM 8.2; before, and with any certificate trusted, there is no certificate to tell.
+    trust = getattr(packages[0], "ovfSslTrust", None) if packages else None
     return AgencyFacts(
         moref=moref,
         name=config.agencyName or "",
@@ -92,9 +94,10 @@ def agency_facts(moref: str, config: Any, runtime: Any, solution_id: str, owner:
         goal=GoalState(runtime.goalState),
         issues=tuple(issue_facts(issue) for issue in runtime.issue or ()),
         scope=scope_of(config),
-        ovf_url=urls[0] if urls else None,
+        ovf_url=packages[0].ovfPackageUrl if packages else None,
         hold_after_provisioning=bool(config.manuallyMarkAgentVmAvailableAfterProvisioning),
         hold_after_power_on=bool(config.manuallyMarkAgentVmAvailableAfterPowerOn),
+        ovf_certificate=getattr(trust, "sslCertificate", None),
     )
 
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OVF packages to serve: descriptors with what a test asks for, manifests, archives, certificates."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import trustme
+
+ENVELOPE = "http://schemas.dmtf.org/ovf/envelope/1"
+
+
+def envelope(*files: str, properties: Iterable[str] = (), body: str = "") -> str:
+    """A descriptor that references these files. ``properties`` are attributes of a Property element, each."""
+    references = "".join(f'<File ovf:href="{file}" ovf:id="{n}"/>' for n, file in enumerate(files))
+    product = "".join(f"<Property {attributes}/>" for attributes in properties)
+    return (
+        f'<Envelope xmlns="{ENVELOPE}" xmlns:ovf="{ENVELOPE}"><References>{references}</References>{body}'
+        f'<VirtualSystem ovf:id="ContrailVM"><Info/><ProductSection><Info/>{product}</ProductSection></VirtualSystem>'
+        "</Envelope>"
+    )
+
+
+def manifest(files: dict[str, bytes], algorithm: str = "SHA256") -> bytes:
+    """A manifest of these files."""
+    return "".join(
+        f"{algorithm}({name})= {hashlib.new(algorithm.lower(), content).hexdigest()}\n"
+        for name, content in files.items()
+    ).encode()
+
+
+def write_archive(path: Path, files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> Path:
+    """A tar archive with these files in their order."""
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_certificate(folder: Path, name: str = "ovf", host: str = "127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that nobody knows, and its key: ``(certificate, key)``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    issued = trustme.CA().issue_cert(host)
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    return certificate, key
