@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An agency: a configuration, a scope of compute resources, and one agent per host in it.
 
-Not promised: VIBs, agencies whose VMs the client provisions itself, IP pools (``NotSupported``), and that a new OVF
-URL replaces VMs that exist: it counts for VMs deployed from then on.
+Not promised: VIBs, agencies whose VMs the client provisions itself, IP pools (all ``NotSupported``).
 """
 
 from __future__ import annotations
@@ -45,6 +44,8 @@ class Agency(EamObject):
     def __init__(self, manager: EsxAgentManager, settings: Any, goal: str, user: str, *, extension: bool) -> None:
         super().__init__(manager.world, str(uuid.uuid4()), manager)
         self.settings = settings
+        self.former: list[Any] = []
+        """Configurations before this one, oldest first: what a backup may hold."""
         self.goal = goal
         self.solution = user
         self.owner = None if extension else user
@@ -104,9 +105,9 @@ class Agency(EamObject):
     def holders(self) -> Iterable[EamObject]:
         return (self, *self.agents.values())
 
-    def require_visible(self, call: Call) -> None:
+    def require_visible_to(self, session: Any, user: str) -> None:
         """Solutions do not see others' agencies."""
-        if self.manager.is_extension(call) and call.user != self.solution:
+        if self.manager.is_extension(session) and user != self.solution:
             raise eam.fault.NotAuthorized(msg="The agency belongs to another solution.")
 
     # Agents -------------------------------------------------------------------------------------------------
@@ -278,6 +279,13 @@ class Agency(EamObject):
                 agent.goal_changed()
             self.wake()
 
+    def begin_destruction(self) -> None:
+        """Remove every agent, then leave."""
+        if not self.destroying:
+            self.destroying = True
+            self.set_goal(UNINSTALLED)
+            self.wake()
+
     def take_new_moid(self) -> None:
         """Be the same under another reference, as after a restore of EAM's database."""
         self.world.remove(self)
@@ -350,7 +358,12 @@ class Agency(EamObject):
         if not merged.agencyName:
             merged.agencyName = self.settings.agencyName
         self.manager.validate(merged, before=self.settings)
-        self.settings = merged
+        self.former.append(self.settings)
+        self.configure(merged)
+
+    def configure(self, settings: Any) -> None:
+        """Work by another configuration from now on."""
+        self.settings = settings
         self.manager.notify("agency.updated")
         self.touch("config")
         for agent in self.agents.values():
@@ -383,10 +396,7 @@ class Agency(EamObject):
     def destroy_agency(self, call: Call) -> None:
         """Remove every agent, then the agency."""
         self.require_visible(call)
-        if not self.destroying:
-            self.destroying = True
-            self.set_goal(UNINSTALLED)
-            self.wake()
+        self.begin_destruction()
 
     @writes("AddIssue", "EAM.Modify")
     def add_issue(self, call: Call, issue: Any) -> Any:

@@ -173,7 +173,7 @@ class Agent(EamObject):
 
     def _forget(self, vm: VirtualMachine) -> None:
         """A VM is not the agent's any more. The new one of an upgrade then takes the old one's place."""
-        vm.unwatch(self.wake)
+        self._disown(vm)
         if vm is self._hook_vm:
             self._set_hook(None)
         if vm is self.replacement:
@@ -509,6 +509,7 @@ class Agent(EamObject):
         )
         number = int(self.host.moid.rpartition("-")[2])
         vm.address = f"{self.world.knobs.vrouter_net}.{number >> 8 & 255}.{number & 255}"
+        self.manager.owners[vm.moid] = self
         self.world.add(vm)
         folder.put(vm)
         pool.put(vm)
@@ -615,7 +616,7 @@ class Agent(EamObject):
     def _end(self, how: str) -> None:
         """Leave the world: removed, or the host is gone."""
         for vm in self.vms:
-            vm.unwatch(self.wake)
+            self._disown(vm)
         self.vm = self.replacement = None
         self._set_hook(None)
         self._clear()
@@ -632,8 +633,14 @@ class Agent(EamObject):
         self.host.agents.pop(self.moid, None)
         self.host.exit_waits = tuple(wait for wait in self.host.exit_waits if wait != self._content_with_exit)
         for vm in self.vms:
-            vm.unwatch(self.wake)
+            self._disown(vm)
         self.world.remove(self)
+
+    def _disown(self, vm: VirtualMachine) -> None:
+        vm.unwatch(self.wake)
+        self.manager.owners.pop(vm.moid, None)
+        if vm.alive:
+            self.manager.watch.found(vm)
 
     # Issues, colour, hooks ----------------------------------------------------------------------------------
 
@@ -670,6 +677,10 @@ class Agent(EamObject):
             suffix = "AfterProvisioning" if hook == PROVISIONED else "AfterPowerOn"
             self.notify(f"agent.markAgentVmAsAvailable{suffix}", vm)
 
+    def require_visible_to(self, session: Any, user: str) -> None:
+        """As of its agency."""
+        self.agency.require_visible_to(session, user)
+
     def issue_value(self, issue: Issue) -> Any:
         """The pyVmomi form of one of its issues."""
         return issue.value(
@@ -690,6 +701,10 @@ class Agent(EamObject):
             if not knobs.resolve_exits_maintenance or self.host.compute_resource.lifecycle_managed:
                 return True  # documented: nothing is done on clusters managed with an image
             self.host.exit_maintenance(EAM)
+        if issue.type == "HostInStandbyMode":
+            if not self.world.knobs.resolve_wakes_host:
+                return True
+            self.host.power.wake(EAM)
         if issue.type == "VmProtected":
             for vm in self.vms:
                 vm.protected = False
@@ -765,20 +780,20 @@ class Agent(EamObject):
     @soap("AgentQueryRuntime", "EAM.View")
     def query_runtime(self, call: Call) -> Any:
         """As the property."""
-        self.agency.require_visible(call)
+        self.require_visible(call)
         return self.prop_runtime()
 
     @soap("AgentQueryConfig", "EAM.View")
     def query_config(self, call: Call) -> Any:
         """As the property."""
-        self.agency.require_visible(call)
+        self.require_visible(call)
         return self.prop_config()
 
     @writes("MarkAsAvailable")
     def mark_as_available(self, call: Call) -> None:
         """The client is done with the pending hook. Documented without a user privilege, so for extensions only."""
-        self.agency.require_visible(call)
-        if not self.manager.is_extension(call):
+        self.require_visible(call)
+        if not self.manager.is_extension(call.session):
             if not self.world.knobs.mark_allowed_for_users:
                 raise eam.fault.NotAuthorized(msg="Only a vCenter extension may mark an agent VM as available.")
             call.require("EAM.Modify", self)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyVmomi import vim
 from pyVmomi.VmomiSupport import long, short
 
-from vcenter_eam_plugin.simulator import drs
+from vcenter_eam_plugin.simulator import drs, machines
 from vcenter_eam_plugin.simulator.admission import advanced_info, usage
 from vcenter_eam_plugin.simulator.host_system import HostSystem
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity, refs, writes
@@ -311,4 +311,5 @@ def new_host(parent: ComputeResource, name: str, user: str = VCENTER) -> HostSys
     parent.put_host(host)
     host.post(vim.event.HostAddedEvent(), user)
     host.post(vim.event.HostConnectedEvent(), user)
+    machines.bring_back(host)
     return host

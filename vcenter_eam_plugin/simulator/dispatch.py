@@ -18,6 +18,7 @@ from pyVmomi.VmomiSupport import F_OPTIONAL, GetVmodlType, GetWsdlType, GuessWsd
 from pyVmomi.VmomiSupport import ManagedObject as Reference
 
 from vcenter_eam_plugin.simulator.authorization import CHECKED, User, reading
+from vcenter_eam_plugin.simulator.esx_agent_manager import EsxAgentManager
 from vcenter_eam_plugin.simulator.faults import Fault
 from vcenter_eam_plugin.simulator.property_collector import EMPTY_READS, MISSING_SET, no_such_object
 from vcenter_eam_plugin.simulator.property_paths import read
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 VIM_PATH = "/sdk"
 EAM_PATH = "/eam/sdk"
+EAM_MANAGER = "EsxAgentManager"
 COOKIE = "vmware_soap_session"
 _COOKIE = re.compile(rf'{COOKIE}="?([^";,\s]+)')
 _METHOD = re.compile(rb"<(?:\w+:)?Body[^>]*>\s*<(?:\w+:)?(\w+)")
@@ -109,8 +111,12 @@ class Dispatcher:
         agent: str,
         hits: dict[str, Fault],
         gone: Callable[[], bool] = lambda: False,
+        certificate: bytes | None = None,
     ) -> Reply:
-        """One call. ``hits`` are the faults by name that apply to it; ``gone`` says whether its client has left."""
+        """One call. ``hits`` are the faults by name that apply to it; ``gone`` says whether its client has left.
+
+        ``certificate`` is what the client showed in the TLS handshake, in DER.
+        """
         namespace = EAM_NAMESPACE if path == EAM_PATH else VIM_NAMESPACE
         try:
             version = self.versions(path).resolve(action, strict="refuse_newer" in hits)
@@ -121,11 +127,14 @@ class Dispatcher:
         session = self._sessions.by_cookie(cookie_of(cookie))
         effects = frozenset(hits) & {EMPTY_READS, MISSING_SET}
         user = self._sessions.user(session) if session is not None else _NOBODY
-        call = WireCall(session, user, encoder, address, agent, effects, gone)
+        call = WireCall(session, user, encoder, address, agent, effects, gone, certificate)
         if session is not None:
             session.began()
+        manager = self._world.objects.get(EAM_MANAGER) if path == EAM_PATH else None
         try:
             try:
+                if isinstance(manager, EsxAgentManager):
+                    manager.met(session)
                 self._act_out(request, path, hits)
                 result = self._invoke(request, path, call)
                 if isinstance(result, ManagedObject):
@@ -134,6 +143,8 @@ class Dispatcher:
                     result = None  # an array without elements is no element at all
                 text = encoder.response(request, result)
             except vmodl.MethodFault as fault:
+                if isinstance(manager, EsxAgentManager):
+                    manager.refused(fault)
                 return Reply(_ERROR, encoder.fault(fault))
         except Exception as exc:
             log.exception("%s on %s %s failed in the simulator", request.method, request.type, request.moid)

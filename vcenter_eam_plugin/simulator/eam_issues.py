@@ -54,6 +54,7 @@ KINDS: dict[str, Kind] = {
         _A, "The agent VM cannot be deployed while the host is in maintenance mode.", (7, 2), "VmNotDeployed"
     ),
     "HostInMaintenanceMode": Kind(_A, "An operation on the agent VM waits for the host to leave maintenance mode."),
+    "HostInStandbyMode": Kind(_A, "An operation on the agent VM waits for the host to leave standby mode."),
     "HostInPartialMaintenanceMode": Kind(_N, "Partial maintenance mode of the host blocks the operation.", (8, 3)),
     "VmDeployed": Kind(_A, "The agent VM should be removed and was not."),
     "VmCorrupted": Kind(_A, "Files of the agent VM are missing or damaged."),
@@ -65,7 +66,7 @@ KINDS: dict[str, Kind] = {
     "VmProtected": Kind(_A, "The agent VM is protected from changes.", (9, 0), "InvalidConfig"),
     "InvalidConfig": Kind(_P, "vCenter refused to power on or reconfigure the agent VM."),
 }
-"""Exact names. ``HostInStandbyMode`` comes with power management."""
+"""Exact names."""
 
 MAINTENANCE = frozenset({"HostInMaintenanceMode", "VmRequiresHostOutOfMaintenanceMode"})
 """Issues whose Resolve takes the host out of maintenance mode."""
@@ -135,6 +136,10 @@ EVENT_TEXTS = {
     "agent.task.powerOffVm": "Agent VM is powered off",
     "agent.task.deleteVm": "Agent VM is deleted",
     "issue.resolved": "Issue resolved",
+    "login.succeeded": "Successful login to vSphere ESX Agent Manager",
+    "login.invalid": "Failed login to vSphere ESX Agent Manager",
+    "logout": "User logged out of vSphere ESX Agent Manager",
+    "unauthorized.access": "Unauthorized access in vSphere ESX Agent Manager",
 }
 """What the event catalogue of vCenter says of EAM's events, by id after the prefix; it says nothing of issues."""
 

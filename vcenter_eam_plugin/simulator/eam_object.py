@@ -14,6 +14,7 @@ from pyVmomi import eam
 
 from vcenter_eam_plugin.simulator.eam_issues import Issue
 from vcenter_eam_plugin.simulator.managed_entity import writes
+from vcenter_eam_plugin.simulator.property_paths import read
 from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ class EamObject(ManagedObject):
         return (self,)
 
     def require_visible(self, call: Call) -> None:
-        """Raise as for an object that does not exist when the caller may not know of it."""
+        """Raise ``NotAuthorized`` when the caller may not know of it."""
+        self.require_visible_to(call.session, call.user)
+
+    def require_visible_to(self, session: Any, user: str) -> None:
+        """The same for a session and its user."""
+
+    def property_for(self, session: Any, name: str) -> Any:
+        """A property as a session reads it."""
+        if session is not None:
+            self.require_visible_to(session, session.user_name)
+        return read(self, name)
 
     def issue_value(self, issue: Issue) -> Any:
         """The pyVmomi form of one of its own issues."""

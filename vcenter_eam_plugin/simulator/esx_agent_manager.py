@@ -24,22 +24,40 @@ from vcenter_eam_plugin.simulator.agency import (
     Agency,
     with_defaults,
 )
+from vcenter_eam_plugin.simulator.agent import Agent
 from vcenter_eam_plugin.simulator.compute_resource import ComputeResource
 from vcenter_eam_plugin.simulator.datacenter import Datacenter
 from vcenter_eam_plugin.simulator.eam_issues import EVENT_TEXTS, Issue, Problem
 from vcenter_eam_plugin.simulator.eam_object import EamObject
+from vcenter_eam_plugin.simulator.eam_watch import EamWatch
 from vcenter_eam_plugin.simulator.folder import Folder
 from vcenter_eam_plugin.simulator.host_system import HostSystem
 from vcenter_eam_plugin.simulator.managed_entity import writes
 from vcenter_eam_plugin.simulator.ovf_download import OvfProblem, OvfSource, Reason
 from vcenter_eam_plugin.simulator.resource_pool import ResourcePool
-from vcenter_eam_plugin.simulator.virtual_machine import EAM, PowerState, VirtualMachine
-from vcenter_eam_plugin.simulator.world import Call, World, soap
+from vcenter_eam_plugin.simulator.virtual_machine import EAM, VirtualMachine
+from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
 
+PREFIX = "com.vmware.vim.eam."
+"""Of the type ids of EAM's events."""
 POLICIES = ("singleHost", "multipleHosts")
 """Maintenance mode policies; they concern VIB work only."""
 _NOT_SIMULATED = ("vibUrl", "vibName")
 """Agent configuration fields for VIBs."""
+
+
+class EamLogin(ManagedObject):
+    """Marks a session that EAM knows; it goes with the session."""
+
+    vmodl: ClassVar[type] = eam.EamObject
+
+    def __init__(self, manager: EsxAgentManager, moid: str) -> None:
+        super().__init__(manager.world, moid)
+        self._manager = manager
+
+    def dispose(self) -> None:
+        """The session has ended."""
+        self._manager.notify("logout")
 
 
 class EsxAgentManager(EamObject):
@@ -53,6 +71,10 @@ class EsxAgentManager(EamObject):
         self.ovf = ovf
         self.agencies: dict[str, Agency] = {}
         self.frozen = False
+        self.owners: dict[str, Agent] = {}
+        """Agents by the moids of their VMs."""
+        self.watch = EamWatch(self)
+        world.listeners.append(self.watch)
         self._keys = itertools.count(1)
         self._policy = POLICIES[0]
 
@@ -76,7 +98,7 @@ class EsxAgentManager(EamObject):
 
     def notify(self, what: str, host: HostSystem | None = None, vm: VirtualMachine | None = None) -> None:
         """Post an EAM event into vCenter's stream."""
-        event = vim.event.EventEx(eventTypeId=f"com.vmware.vim.eam.{what}", severity="info", userName=EAM)
+        event = vim.event.EventEx(eventTypeId=f"{PREFIX}{what}", severity="info", userName=EAM)
         event.message = EVENT_TEXTS.get(what, what)
         if self.world.knobs.eam_events_name_objects and host is not None and host.alive:
             for thing in (vm, host, *host.ancestors()):
@@ -84,9 +106,34 @@ class EsxAgentManager(EamObject):
                     thing.describe(event)
         self.world.post_event(event)
 
-    def is_extension(self, call: Call) -> bool:
-        """The caller logged in as a vCenter extension, and not as a user."""
-        return bool(getattr(call.session, "is_extension", False))
+    def met(self, session: Any) -> None:
+        """A session is used at EAM's endpoint; the first time that is a login, and a logout when the session ends."""
+        if session is None or not self.world.knobs.eam_session_events:
+            return
+        if not any(isinstance(obj, EamLogin) for obj in session.objects.values()):
+            session.adopt(EamLogin(self, session.new_moid()))
+            self.notify("login.succeeded")
+
+    def refused(self, fault: Any) -> None:
+        """A call ended in a fault: who may not do what is told in the event stream."""
+        if not self.world.knobs.eam_session_events:
+            return
+        if isinstance(fault, eam.fault.InvalidLogin):
+            where = self.parent.ref if self.parent is not None else None
+            event = vim.event.ExtendedEvent(eventTypeId=f"{PREFIX}login.invalid", userName=EAM, managedObject=where)
+            self.world.post_event(event)
+        elif isinstance(fault, eam.fault.NotAuthorized):
+            self.notify("unauthorized.access")
+
+    def is_extension(self, session: Any) -> bool:
+        """The session is one of a vCenter extension, and not of a user."""
+        return bool(getattr(session, "is_extension", False))
+
+    def solution_ended(self, key: str) -> None:
+        """An extension was unregistered: its agencies are destroyed with all their VMs."""
+        for agency in tuple(self.agencies.values()):
+            if agency.owner is None and agency.solution == key:
+                agency.begin_destruction()
 
     def freeze(self) -> None:
         """EAM hangs: it answers, and does nothing any more."""
@@ -95,6 +142,7 @@ class EsxAgentManager(EamObject):
     def thaw(self) -> None:
         """EAM works again, and looks at everything."""
         self.frozen = False
+        self.watch.look_again()
         for agency in self.agencies.values():
             agency.wake()
             for agent in agency.agents.values():
@@ -103,25 +151,23 @@ class EsxAgentManager(EamObject):
     def lose(self, agency: Agency) -> None:
         """An agency is gone from EAM's database, as after a restore; its VMs belong to nobody."""
         agency.forget()
-        vms = [vm for agent in agency.agents.values() for vm in agent.vms]
         for agent in agency.agents.values():
             self.world.remove(agent)
         self.agency_ended(agency)
-        if self.world.knobs.orphan_cleanup:
-            self.world.clock.after(self.world.knobs.orphan_cleanup_delay, lambda: self._clean_up(vms))
 
-    def restore(self, agency: Agency) -> None:
-        """EAM's database was restored: the agency and its agents are there, under other references."""
+    def restore(self, agency: Agency, back: int = 0) -> None:
+        """EAM's database was restored: the agency and its agents are there, under other references.
+
+        The configuration is that of ``back`` updates ago.
+        """
         self.agencies.pop(agency.moid)
         agency.take_new_moid()
         self.agencies[agency.moid] = agency
         self.touch("agency")
-
-    def _clean_up(self, vms: list[VirtualMachine]) -> None:
-        for vm in vms:
-            if vm.alive and vm.host.connected:
-                vm.become(PowerState.poweredOff, EAM)
-                vm.vanish(EAM)
+        if back:
+            settings = agency.former[-back]
+            del agency.former[-back:]
+            agency.configure(settings)
 
     def agency_ended(self, agency: Agency) -> None:
         """An agency leaves the world."""
@@ -136,9 +182,9 @@ class EsxAgentManager(EamObject):
         """Raise the documented fault for a configuration that cannot be accepted. Tries URLs that are new."""
         self._validate_agents(config)
         self._validate_scope(config)
-        known = {agent.ovfPackageUrl for agent in before.agentConfig} if before is not None else set()
+        known = [_source(agent) for agent in before.agentConfig] if before is not None else []
         for agent in config.agentConfig:
-            if agent.ovfPackageUrl and agent.ovfPackageUrl not in known:
+            if agent.ovfPackageUrl and _source(agent) not in known:
                 self._try_url(agent)
 
     def _validate_agents(self, config: Any) -> None:
@@ -158,6 +204,8 @@ class EsxAgentManager(EamObject):
         for agent in config.agentConfig:
             if any(getattr(agent, field) for field in _NOT_SIMULATED):
                 raise vmodl.fault.NotSupported(msg="VIBs are not simulated.")
+            if agent.authenticationScheme not in (None, "NONE"):
+                raise vmodl.fault.NotSupported(msg="OVF packages on the vCenter itself are not simulated.")
             if agent.ovfDiskProvisioning not in (None, "none", "thin", "thick"):
                 raise eam.fault.InvalidAgentConfiguration(
                     invalidAgentConfiguration=agent, invalidField="ovfDiskProvisioning"
@@ -215,16 +263,24 @@ class EsxAgentManager(EamObject):
     def prop_agency(self) -> Any:
         return eam.Agency.Array([agency.ref for agency in self.agencies.values()])
 
+    def property_for(self, session: Any, name: str) -> Any:
+        """A property as a session reads it: an extension sees its own agencies only."""
+        if name == "agency" and session is not None:
+            return self._visible_to(session, session.user_name)
+        return super().property_for(session, name)
+
+    def _visible_to(self, session: Any, user: str) -> Any:
+        everything = not self.is_extension(session)
+        shown = [agency.ref for agency in self.agencies.values() if everything or agency.solution == user]
+        return eam.Agency.Array(shown)
+
     def prop_issue(self) -> Any:
         return eam.issue.Issue.Array()
 
     @soap("QueryAgency", "EAM.View")
     def query_agency(self, call: Call) -> Any:
         """All agencies, for an extension its own."""
-        shown = self.agencies.values()
-        if self.is_extension(call):
-            return eam.Agency.Array([agency.ref for agency in shown if agency.solution == call.user])
-        return eam.Agency.Array([agency.ref for agency in shown])
+        return self._visible_to(call.session, call.user)
 
     @writes("CreateAgency", "EAM.Modify")
     def create_agency(self, call: Call, agencyConfigInfo: Any, initialGoalState: str) -> Agency:  # noqa: N803
@@ -233,7 +289,9 @@ class EsxAgentManager(EamObject):
             raise vmodl.fault.InvalidArgument(invalidProperty="initialGoalState")
         settings = with_defaults(agencyConfigInfo)
         self.validate(settings)
-        agency = self.world.add(Agency(self, settings, initialGoalState, call.user, extension=self.is_extension(call)))
+        agency = self.world.add(
+            Agency(self, settings, initialGoalState, call.user, extension=self.is_extension(call.session))
+        )
         self.agencies[agency.moid] = agency
         self.touch("agency")
         self.notify("agency.create")
@@ -255,3 +313,8 @@ class EsxAgentManager(EamObject):
         if policy not in POLICIES:
             raise vmodl.fault.InvalidArgument(invalidProperty="policy")
         self._policy = policy
+
+
+def _source(agent: Any) -> tuple[str | None, str]:
+    """From where an agent configuration has its OVF, and by what that server is trusted."""
+    return agent.ovfPackageUrl, repr(agent.ovfSslTrust)

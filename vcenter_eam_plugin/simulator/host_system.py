@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import long, short
 
-from vcenter_eam_plugin.simulator import devices
+from vcenter_eam_plugin.simulator import devices, machines
 from vcenter_eam_plugin.simulator.esx_agent_host_manager import EsxAgentHostManager
 from vcenter_eam_plugin.simulator.failover import Failover
 from vcenter_eam_plugin.simulator.managed_entity import VCENTER, ManagedEntity, refs, writes
@@ -471,6 +471,7 @@ class HostSystem(ManagedEntity):
 
     def remove(self, user: str = VCENTER) -> None:
         """Leave the inventory at once, with all its VMs."""
+        machines.keep(self)
         for vm in tuple(self.vms.values()):
             vm.vanish(user)
         self.post(vim.event.HostRemovedEvent(), user)

@@ -82,8 +82,10 @@ class Knobs:
     """A host in maintenance makes its agent red, with an issue whose Resolve takes the host out of maintenance."""
     resolve_exits_maintenance: bool = True
     """Resolve of a maintenance issue takes the host out; off as on clusters managed with vLCM images."""
+    removed_host_keeps_vms: bool = True
+    """VMs of a host that is removed stay on the machine, and are discovered when it is added again."""
     orphan_cleanup: bool = True
-    """EAM deletes agent VMs that belong to no agency by itself (7.0U1 and later)."""
+    """EAM deletes agent VMs that belong to no agency by itself (7.0U1 and later, so from EAM level 7.2 on)."""
     issue_regenerate_seconds: float = 0.0
     """EAM files a standing issue again, with new key and time, when it is read after so long; 0 = never."""
     upgrade_keeps_old_in_hold: bool = True
@@ -100,6 +102,9 @@ class Knobs:
     """Fields left unset in ``Agency.Update`` keep their value; else they are cleared."""
     agent_vm_settings_preset: bool = False
     """Hosts come with Agent VM settings (shared datastore, ``VM Network``); a new host really has none."""
+    eam_session_events: bool = True
+    """EAM posts an event when a session is first used at its endpoint, and when it refuses one. Not documented how
+    often."""
     eam_events_name_objects: bool = False
     """EAM's events name host and VM. Whether the real ones do is not documented."""
     agent_vm_can_be_moved: bool = True

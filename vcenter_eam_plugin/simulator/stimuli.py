@@ -55,6 +55,7 @@ VERBS = frozenset(
         "freeze_eam",
         "lose_agency",
         "lose_datastore",
+        "manage_with_image",
         "migrate",
         "move_host",
         "not_responding",
@@ -148,6 +149,13 @@ class Stimuli:
         self._note("disable_cluster", found)
         found.disabled = True
         found.signal()
+
+    def manage_with_image(self, cluster: ComputeResource | str, on: bool = True) -> None:
+        """A cluster is managed with a vLCM image (for good, in a real vCenter): EAM then leaves maintenance alone."""
+        found = self.find(ComputeResource, cluster)
+        self._note("manage_with_image", found)
+        found.lifecycle_managed = on
+        found.touch("lifecycleManaged")
 
     def enable_cluster(self, cluster: ClusterComputeResource | str) -> None:
         """A disabled cluster works again."""
@@ -417,9 +425,12 @@ class Stimuli:
         self.eam.lose(self._agency(agency))
         self.world.journal.add("stimulus", verb="lose_agency", name=agency)
 
-    def restore_agency(self, agency: str) -> None:
-        """An agency (name or moid) and its agents come back from a backup under other references."""
-        self.eam.restore(self._agency(agency))
+    def restore_agency(self, agency: str, back: int = 0) -> None:
+        """An agency (name or moid) and its agents come back from a backup under other references.
+
+        With the configuration of ``back`` updates ago.
+        """
+        self.eam.restore(self._agency(agency), back)
         self.world.journal.add("stimulus", verb="restore_agency", name=agency)
 
     def _agency(self, what: str) -> Agency:

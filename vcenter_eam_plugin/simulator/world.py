@@ -156,6 +156,8 @@ class World:
         self.post_event: Callable[[Any], None] = self.events.append
         self.macs: dict[str, str] = {}
         """Whose a MAC address is, by the VM's moid: those that somebody reconfigured, for finding duplicates."""
+        self.machines: dict[str, list[Any]] = {}
+        """VMs on machines that left the inventory, by the machine's name."""
         self._counters: dict[str, Iterator[int]] = {}
 
     def new_moid(self, prefix: str, start: int = 1) -> str:
