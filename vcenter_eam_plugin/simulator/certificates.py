@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A certificate authority and a server certificate for one simulator, made when it starts and gone with it.
 
+vCenter asks clients for a certificate, takes any, and compares it with those of its extensions.
+
 vCenter's arrangement: clients trust the CA file, or pin the SHA-256 thumbprint of the server certificate. The
 private keys never leave the directory given, which only the owner may read.
 """
@@ -9,14 +11,17 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+_TLS13 = ssl.TLSVersion.TLSv1_3
 VALID_DAYS = 30
 """Longer than any simulator runs, and short enough that a forgotten CA file is worth nothing."""
 
@@ -104,3 +109,23 @@ def _names(host: str) -> list[x509.GeneralName]:
     except ValueError:
         own = x509.DNSName(host)
     return names if own in names else [*names, own]
+
+
+def ask_clients(context: ssl.SSLContext) -> None:
+    """Have a server ask for client certificates and take any that is in its time, whoever signed it.
+
+    Python's ``ssl`` either verifies what it asks for or does not ask. So the certificate becomes an anchor of its own
+    as it comes in, before OpenSSL looks at it; ``_msg_callback`` is ``ssl``'s debugging aid, and the one place that
+    sees it in time (RFC 5246 7.4.2, RFC 8446 4.4.2).
+    """
+
+    def read(_connection: Any, direction: str, version: Any, _content: Any, kind: Any, data: bytes) -> None:
+        if direction == "read" and getattr(kind, "name", "") == "CERTIFICATE":
+            start = 4 + (1 + data[4] if version == _TLS13 else 0)
+            length = int.from_bytes(data[start + 3 : start + 6], "big")
+            if length:
+                context.load_verify_locations(cadata=data[start + 6 : start + 6 + length])
+
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context._msg_callback = read  # type: ignore[attr-defined]

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated ``vim.ExtensionManager``: a list of registered extensions.
 
-A second registration of a key is an ``InvalidArgument``, as in vCenter. Not promised: login of an extension, client
-certificates, and what EAM does to the agencies of an extension that is unregistered.
+A second registration of a key is an ``InvalidArgument``, as in vCenter. An extension may have a certificate, with which
+it logs in, and from 8.0 update 2 on a service account, whose sessions are then the extension's. Who unregisters an
+extension makes EAM destroy its agencies. Not promised: health, lists of events and faults, subject names.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import ManagedObject as Reference
 
+from vcenter_eam_plugin.simulator.authorization import Users
 from vcenter_eam_plugin.simulator.property_paths import read
 from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
 
+if TYPE_CHECKING:
+    from vcenter_eam_plugin.simulator.session_manager import WireCall
+
 EAM_EXTENSION = "com.vmware.vim.eam"
+SERVICE_ACCOUNTS_SINCE = (8, 0, 2, 0)
+"""API level of ``SetServiceAccount`` (vSphere API reference)."""
 
 
 class ExtensionManager(ManagedObject):
@@ -23,8 +32,11 @@ class ExtensionManager(ManagedObject):
 
     vmodl: ClassVar[type] = vim.ExtensionManager
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, users: Users) -> None:
         super().__init__(world, "ExtensionManager")
+        self._users = users
+        self._certificates: dict[str, bytes] = {}
+        self._accounts: dict[str, str] = {}
         self._extensions: dict[str, Any] = {}
         self._extensions[EAM_EXTENSION] = vim.Extension(
             key=EAM_EXTENSION,
@@ -36,6 +48,18 @@ class ExtensionManager(ManagedObject):
     def prop_extensionList(self) -> Any:  # noqa: N802 - computed property of the API
         """All of them."""
         return vim.Extension.Array(self._extensions.values())
+
+    def find_by_key(self, key: str) -> Any:
+        """The extension of that key, or ``None``."""
+        return self._extensions.get(key)
+
+    def of_account(self, name: str) -> str | None:
+        """The key of the extension whose service account this is."""
+        return next((key for key, account in self._accounts.items() if account.lower() == name.lower()), None)
+
+    def is_certificate_of(self, key: str, certificate: bytes) -> bool:
+        """Whether the certificate (DER) was set for the extension."""
+        return key in self._extensions and self._certificates.get(key) == certificate
 
     @soap("FindExtension", privilege="System.View")
     def find(self, call: Call, extensionKey: str) -> Any:  # noqa: N803 - the API's name
@@ -67,7 +91,42 @@ class ExtensionManager(ManagedObject):
         self._require(extensionKey)
         self.world.journal.call(call.user, "UnregisterExtension", self.moid, key=extensionKey)
         del self._extensions[extensionKey]
+        self._certificates.pop(extensionKey, None)
+        self._accounts.pop(extensionKey, None)
         self.touch("extensionList")
+
+    @soap("SetExtensionCertificate", privilege="Extension.Update")
+    def set_certificate(self, call: WireCall, extensionKey: str, certificatePem: str | None = None) -> None:  # noqa: N803
+        """Set the certificate; without one, that of the connection (``NoClientCertificate`` if there is none)."""
+        self._require(extensionKey)
+        if certificatePem is None:
+            if call.certificate is None:
+                raise vim.fault.NoClientCertificate(msg="The client did not present a certificate.")
+            certificate = call.certificate
+        else:
+            try:
+                found = x509.load_pem_x509_certificate(certificatePem.encode())
+            except ValueError:
+                raise vmodl.fault.InvalidArgument(
+                    invalidProperty="certificatePem", msg="That is no certificate in PEM."
+                ) from None
+            certificate = found.public_bytes(serialization.Encoding.DER)
+        self.world.journal.call(call.user, "SetExtensionCertificate", self.moid, key=extensionKey)
+        self._certificates[extensionKey] = certificate
+
+    @soap("SetServiceAccount", privilege="Extension.Update")
+    def set_service_account(self, call: Call, extensionKey: str, serviceAccount: str) -> None:  # noqa: N803
+        """Bind an account: who logs in with it is the extension. vCenter has this since 8.0 update 2."""
+        level = tuple(int(part) for part in self.world.knobs.api_version.split("."))
+        if level < SERVICE_ACCOUNTS_SINCE:
+            raise vmodl.fault.MethodNotFound(receiver=self.ref, method="SetServiceAccount")
+        self._require(extensionKey)
+        if self._users.find(serviceAccount) is None:
+            raise vmodl.fault.InvalidArgument(
+                invalidProperty="serviceAccount", msg=f"There is no account {serviceAccount}."
+            )
+        self.world.journal.call(call.user, "SetServiceAccount", self.moid, key=extensionKey)
+        self._accounts[extensionKey] = serviceAccount
 
     @soap("QueryManagedBy", privilege="System.View")
     def query_managed_by(self, call: Call, extensionKey: str) -> Any:  # noqa: N803 - the API's name

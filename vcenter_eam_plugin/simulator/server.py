@@ -123,6 +123,12 @@ class _Handler(WSGIHandler):  # type: ignore[misc] # gevent is untyped
         except OSError:
             log.debug("the connection was gone already")
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the client showed, in DER; not whether anybody trusts it."""
+        shown: bytes | None = self.socket.getpeercert(binary_form=True)
+        return shown
+
     def client_gone(self) -> bool:
         """True once the client has closed its end. Where the system cannot tell, nobody is ever gone."""
         if _POLLRDHUP is None:
@@ -237,7 +243,7 @@ class Simulator:
         self.world.add(OptionManager(self.world))
         self.world.add(ViewManager(self.world))
         self.world.add(SearchIndex(self.world, self.vcenter.root))
-        self.world.add(ExtensionManager(self.world))
+        self.sessions.extensions = self.world.add(ExtensionManager(self.world, self.users))
         self.dispatcher = Dispatcher(self.world, self.sessions)
         self._control = Control(self)
         self.faults.at_once.update(session_kill=self.sessions.end_all, collector_lost=self._lose_collectors)
@@ -295,6 +301,7 @@ class Simulator:
         made = certificates.make(directory, self.host)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(made.certificate_file, made.key_file)
+        certificates.ask_clients(context)
         try:
             listener = _listen(self.host, self.port)
         except OSError:
@@ -367,6 +374,7 @@ class Simulator:
             environ.get("HTTP_USER_AGENT", ""),
             hits,
             handler.client_gone,
+            handler.certificate,
         )
         headers = []
         if reply.opened is not None:

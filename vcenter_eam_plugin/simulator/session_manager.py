@@ -5,15 +5,19 @@ A session is found by its cookie. Its property collectors, views and event colle
 whoever waits in one of them is woken with ``NotAuthenticated`` when it ends. A session that made no call for the
 idle limit is gone, as in vCenter; a call that is still waiting keeps it alive.
 
-Not promised: single sign-on tokens, cloning of sessions, impersonation.
+A vCenter extension logs in with its certificate, or with the password of its service account: its session bears the
+extension's key as user name, and EAM tells extensions from users by it.
+
+Not promised: single sign-on tokens, cloning of sessions, impersonation, login of an extension by its subject name.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyVmomi import vim, vmodl
 
@@ -21,6 +25,9 @@ from vcenter_eam_plugin.simulator.authorization import User, Users, require
 from vcenter_eam_plugin.simulator.property_collector import DEFAULT_COLLECTOR, PropertyCollector, PropertyHub
 from vcenter_eam_plugin.simulator.wire import Encoder
 from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
+
+if TYPE_CHECKING:
+    from vcenter_eam_plugin.simulator.extension_manager import ExtensionManager
 
 
 class WireCall(Call):
@@ -42,6 +49,7 @@ class WireCall(Call):
         agent: str,
         effects: frozenset[str] = frozenset(),
         gone: Callable[[], bool] = lambda: False,
+        certificate: bytes | None = None,
     ) -> None:
         super().__init__(user.name, encoder.version, session, functools.partial(require, user))
         self.encoder = encoder
@@ -49,15 +57,31 @@ class WireCall(Call):
         self.agent = agent
         self.effects = effects
         self.gone = gone
+        self.certificate = certificate
         self.opened: Session | None = None
 
 
 class Session:
-    """One login. ``key`` is what the API shows, ``cookie`` what the client must present and nobody else sees."""
+    """One login. ``key`` is what the API shows, ``cookie`` what the client must present and nobody else sees.
 
-    def __init__(self, manager: SessionManager, user_name: str, address: str, agent: str, locale: str) -> None:
+    ``extension`` is the key of the extension that logged in, ``None`` for a user; ``account`` whose privileges count,
+    ``None`` for an extension that logged in with its certificate.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        account: str | None,
+        address: str,
+        agent: str,
+        locale: str,
+        *,
+        extension: str | None = None,
+    ) -> None:
         self.manager = manager
-        self.user_name = user_name
+        self.account = account
+        self.extension = extension
+        self.user_name = extension or account or ""
         self.key = str(uuid.uuid4())
         self.cookie = uuid.uuid4().hex + uuid.uuid4().hex[:8]
         self.address = address
@@ -70,6 +94,11 @@ class Session:
         self.in_progress = 0
         self.ended = False
         self.objects: dict[str, ManagedObject] = {}
+
+    @property
+    def is_extension(self) -> bool:
+        """A vCenter extension logged in, and not a user."""
+        return self.extension is not None
 
     def began(self) -> None:
         """A call of this session starts; while one is in progress the session does not idle out."""
@@ -114,12 +143,12 @@ class Session:
         return vim.UserSession(
             key=self.key,
             userName=self.user_name,
-            fullName=self.user_name,
+            fullName=self.account or self.user_name,
             loginTime=self.login_time,
             lastActiveTime=self.last_active_time,
             locale=self.locale,
             messageLocale=self.locale,
-            extensionSession=False,
+            extensionSession=self.is_extension,
             ipAddress=self.address,
             userAgent=self.agent,
             callCount=self.calls,
@@ -136,6 +165,7 @@ class SessionManager(ManagedObject):
         self._users = users
         self._hub = hub
         self._by_cookie: dict[str, Session] = {}
+        self.extensions: ExtensionManager | None = None
         self.props.update(supportedLocale=["en"], messageLocaleList=["en"], defaultLocale="en", message="")
 
     @property
@@ -151,11 +181,16 @@ class SessionManager(ManagedObject):
 
     def user_of(self, key: str) -> User | None:
         """Who is logged in with the session of that key."""
-        return next((self._users.find(one.user_name) for one in self.active if one.key == key), None)
+        return next((self.user(one) for one in self.active if one.key == key), None)
 
     def user(self, session: Session) -> User:
-        """The user of a session, with the privileges of now; a user that was removed has none."""
-        return self._users.find(session.user_name) or User(session.user_name, "")
+        """The user of a session, with the privileges of now; who was removed has none, an extension has all."""
+        name = session.user_name
+        if session.account is None:
+            known = self.extensions is not None and self.extensions.find_by_key(name) is not None
+            return User(name, "", everything=known, extension=True)
+        found = self._users.find(session.account) or User(session.account, "")
+        return dataclasses.replace(found, name=name, extension=session.is_extension)
 
     def end(self, session: Session) -> None:
         """End a session with all that belongs to it."""
@@ -194,18 +229,21 @@ class SessionManager(ManagedObject):
         if user is None:
             self.world.post_event(vim.event.BadUsernameSessionEvent(userName=name, ipAddress=call.address))
             raise vim.fault.InvalidLogin(msg="Cannot complete login due to an incorrect user name or password.")
-        session = Session(self, user.name, call.address, call.agent, locale)
+        extension = self.extensions.of_account(user.name) if self.extensions is not None else None
+        return self._open(Session(self, user.name, call.address, call.agent, locale, extension=extension))
+
+    def _open(self, session: Session) -> Session:
         # Every session has this one, all under the same name; it is not in the world, where names are unique.
         session.objects[DEFAULT_COLLECTOR] = PropertyCollector(self._hub, session, DEFAULT_COLLECTOR)
         self._by_cookie[session.cookie] = session
         self.world.post_event(
             vim.event.UserLoginSessionEvent(
-                userName=user.name,
+                userName=session.user_name,
                 ipAddress=session.address,
                 userAgent=session.agent,
-                locale=locale,
+                locale=session.locale,
                 sessionId=session.key,
-                fullFormattedMessage=f"User {user.name}@{session.address} logged in",
+                fullFormattedMessage=f"User {session.user_name}@{session.address} logged in",
             )
         )
         return session
@@ -220,8 +258,16 @@ class SessionManager(ManagedObject):
 
     @soap("LoginExtensionByCertificate")
     def login_extension_by_certificate(self, call: WireCall, extensionKey: str, locale: str = "en") -> Any:  # noqa: N803
-        """Refused: connections bring no client certificate yet."""
-        raise vim.fault.NoClientCertificate(msg="The client did not present a certificate.")
+        """Log in as an extension with the certificate that was set for it."""
+        if call.session is not None:
+            raise vim.fault.InvalidLogin(msg="The session is already logged in.")
+        if call.certificate is None:
+            raise vim.fault.NoClientCertificate(msg="The client did not present a certificate.")
+        if self.extensions is None or not self.extensions.is_certificate_of(extensionKey, call.certificate):
+            self.world.post_event(vim.event.BadUsernameSessionEvent(userName=extensionKey, ipAddress=call.address))
+            raise vim.fault.InvalidLogin(msg="Cannot complete login: the certificate is not that of the extension.")
+        call.opened = self._open(Session(self, None, call.address, call.agent, locale, extension=extensionKey))
+        return call.opened.info()
 
     @soap("Logout")
     def logout(self, call: WireCall) -> None:
