@@ -107,9 +107,15 @@ def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upg
 def _admit_next(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
     if any(host in upgrade.admitted for host in waiting if hosts[host].state not in _RESTING):
         return upgrade
-    ready = sorted(host for host in waiting if hosts[host].held is not None and host not in upgrade.admitted)
+    ready = [host for host in waiting if hosts[host].held is not None and host not in upgrade.admitted]
+    if upgrade.phase is Phase.CANARY and not any(host in hosts and host not in waiting for host in upgrade.admitted):
+        # The canary went away before it showed that the new package works: another host has to show it.
+        ready = _best_canaries(ready, hosts)
+        if not ready:
+            return upgrade
+        return msgspec.structs.replace(upgrade, canary=ready[0], admitted=(*upgrade.admitted, ready[0]))
     return msgspec.structs.replace(
-        upgrade, phase=Phase.WAVES, admitted=upgrade.admitted + tuple(ready[: upgrade.wave_size])
+        upgrade, phase=Phase.WAVES, admitted=upgrade.admitted + tuple(sorted(ready)[: upgrade.wave_size])
     )
 
 
@@ -117,10 +123,16 @@ _RESTING = frozenset({State.MAINTENANCE, State.STANDBY, State.UNREACHABLE})
 """A host that went away in its turn does not hold up the others; it goes on when it is back."""
 
 
+def _best_canaries(hosts: list[str], sights: Mapping[str, HostSight]) -> list[str]:
+    """Those that are there; first those whose old VM runs: of one that is off anyway it proves nothing to go on."""
+    there = [host for host in hosts if sights[host].state not in _RESTING]
+    return sorted(there, key=lambda host: (not sights[host].old_runs, host))
+
+
 def _look_at_canary(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
     canary = hosts.get(upgrade.canary)
     if canary is None or canary.state in _RESTING:
-        ready = sorted(host for host in waiting if hosts[host].held is not None)
+        ready = _best_canaries([host for host in waiting if hosts[host].held is not None], hosts)
         return msgspec.structs.replace(upgrade, canary=ready[0]) if ready else upgrade
     if canary.held is None:
         if canary.vm == upgrade.old.get(upgrade.canary):
