@@ -117,7 +117,7 @@ class Actor:
     def _create_agency(self, action: CreateAgency) -> None:
         """Only when it is certain that there is none, and that no other ContrailVM stands where ours would go."""
         agencies = self.eam.agencies()
-        found = judge(agencies, self.template.name, self.session.settings.username)
+        found = judge(agencies, self.template.name, self.session.settings.username, self.fleet.adopted)
         if found.ours is not None or found.foreign or not self.session.alive():
             self.read_soon(None)
             return
@@ -256,7 +256,10 @@ class Actor:
         now = self.clock()
         self.planner.health.probed(action.host, action.vm, healthy=seen.healthy, reason=seen.reason, now=now)
         self.note(action.host, seen.reason)
-        if seen.reason == NOT_INSTALLED and self.install is not None:
+        if seen.healthy:
+            self.read_soon(action.host)  # what was read last may be as old as the poll; then it is marked at once
+        elif seen.reason == NOT_INSTALLED and self.install is not None:
+            self.gate.check()
             self.install(action.host, action.vm, action.ip)
 
     def _mark_available(self, action: MarkAvailable) -> None:

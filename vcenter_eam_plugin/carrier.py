@@ -18,17 +18,22 @@ from vcenter_eam_plugin.domain.errors import ObjectGone, PrivilegeMissing, Unava
 from vcenter_eam_plugin.domain.facts import AgentFacts, EamStatus, GoalState, VmPower
 from vcenter_eam_plugin.domain.issues import Policy, Radius, issue_type
 from vcenter_eam_plugin.domain.observations import AgentsObserved
-from vcenter_eam_plugin.domain.operations import (
+from vcenter_eam_plugin.domain.operations import resolve_steps
+from vcenter_eam_plugin.domain.requests import (
+    Adopt,
     Delete,
     DestroyAgency,
     PowerOff,
     Release,
     RemoveScope,
     ResolveIssue,
+    SetRetreat,
+    StartUpgrade,
+    SteerUpgrade,
     Step,
     Uninstall,
-    resolve_steps,
 )
+from vcenter_eam_plugin.domain.upgrade import Phase
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
@@ -64,7 +69,6 @@ class Carrier:
 
     def do(self, step: Step, tell: Tell) -> str:
         """Carry out one step; returns what came of it. Raises the domain's errors."""
-        outcome: str
         match step.do:
             case ResolveIssue() as do:
                 outcome = self._resolve(do, tell)
@@ -74,14 +78,26 @@ class Carrier:
                 outcome = self._power_off(do)
             case Delete() as do:
                 outcome = self._delete(do)
-            case RemoveScope() as do:
-                outcome = self._remove_scope(do, tell)
-            case Uninstall() as do:
-                outcome = self._uninstall(do, tell)
-            case DestroyAgency() as do:
-                outcome = self._destroy(do)
+            case StartUpgrade() | SteerUpgrade() as do:
+                outcome = self._upgrade(do, tell)
+            case RemoveScope() | SetRetreat() | Adopt() | Uninstall() | DestroyAgency() as do:
+                outcome = self._change_agency(do, tell)
             case action:
                 outcome = self._planned(getattr(action, "host", AGENCY_KEY), action)
+        return outcome
+
+    def _change_agency(self, do: RemoveScope | SetRetreat | Adopt | Uninstall | DestroyAgency, tell: Tell) -> str:
+        match do:
+            case RemoveScope():
+                outcome = self._remove_scope(do, tell)
+            case SetRetreat():
+                outcome = self._retreat(do, tell)
+            case Adopt():
+                outcome = self._adopt(do)
+            case Uninstall():
+                outcome = self._uninstall(do, tell)
+            case DestroyAgency():
+                outcome = self._destroy(do)
         return outcome
 
     @property
@@ -190,13 +206,61 @@ class Carrier:
             leaving = {h.moref for h in fleet.hosts.values() if h.compute_resource == do.compute_resource}
             self._eam.shrink_scope(do.agency, [do.compute_resource])
         self.pipeline.poll.read_soon(None)
-        self._wait(lambda: not self._covers(do), "the agency still covers it")
+        self._wait(lambda: not self._covers(do.compute_resource), "the agency still covers it")
         self._watch_removal(lambda: [a for a in fleet.agents.values() if a.host in leaving], tell)
         return "out of the scope, its ContrailVMs are gone"
 
-    def _covers(self, do: RemoveScope) -> bool:
+    def _covers(self, compute_resource: str) -> bool:
         agency = self.pipeline.fleet.agency
-        return agency is not None and do.compute_resource in agency.scope
+        return agency is not None and compute_resource in agency.scope
+
+    def _retreat(self, do: SetRetreat, tell: Tell) -> str:
+        """A switch: what follows from it is the planner's, and is waited for here."""
+        fleet = self.pipeline.fleet
+        self.gate.check()
+        leaving = {h.moref for h in fleet.hosts.values() if h.compute_resource == do.compute_resource}
+        self.pipeline.retreat(do.compute_resource, do.on)
+        self._wait(lambda: self._covers(do.compute_resource) is not do.on, "the agency's scope is as it was")
+        if not do.on:
+            return "in the scope again; EAM deploys"
+        self._watch_removal(lambda: [a for a in fleet.agents.values() if a.host in leaving], tell)
+        return "drained, its ContrailVMs are gone"
+
+    def _adopt(self, do: Adopt) -> str:
+        self.gate.check()
+        self.pipeline.adopt(do.owner)
+        self._wait(lambda: self.pipeline.fleet.agency is not None, "the agency is not seen as ours")
+        return "taken for ours"
+
+    def _upgrade(self, do: StartUpgrade | SteerUpgrade, tell: Tell) -> str:
+        self.gate.check()
+        upgrades = self.pipeline.upgrades
+        match do:
+            case StartUpgrade():
+                certificate = self.pipeline.workers.actor.package.certificate()
+                upgrades.start(do.url, certificate, all_at_once=do.at_once)
+            case SteerUpgrade(pause=True):
+                upgrades.pause()
+            case SteerUpgrade():
+                upgrades.resume()
+        return self._follow_upgrade(tell)
+
+    def _follow_upgrade(self, tell: Tell) -> str:
+        """Until it ends, stops or is paused. Raises WrongState when it stopped: it goes on when a person says so."""
+        told = ""
+        while True:
+            now = self.pipeline.upgrades.status()
+            if now is None or now.phase is Phase.DONE:
+                return "every host has its new ContrailVM"
+            if now.phase is Phase.STOPPED:
+                raise WrongState(f"The upgrade stopped: {now.why}.", remedy="See to these hosts, then resume it.")
+            if now.paused:
+                return "paused; what was admitted goes on"
+            line = f"{now.phase.value}, {len(now.admitted)} of {len(now.old)} host(s) admitted"
+            if line != told:
+                told = line
+                tell(line)
+            self._pause_between_looks(None)
 
     def _uninstall(self, do: Uninstall, tell: Tell) -> str:
         fleet = self.pipeline.fleet

@@ -165,7 +165,7 @@ class EamPoll:
             except ObjectGone:
                 self._schedule.hint_membership()
         self._survey_at = began + SURVEY_SECONDS
-        found = judge(self._eam.agencies(), self._agency_name, self._session.settings.username)
+        found = judge(self._eam.agencies(), self._agency_name, self._session.settings.username, self._fleet.adopted)
         if found.foreign:
             owners = ", ".join(f"{a.moref} of {a.owner or a.solution_id}" for a in found.foreign)
             self._alarms.raise_(

@@ -29,7 +29,8 @@ from vcenter_eam_plugin.domain.errors import (
     WrongState,
 )
 from vcenter_eam_plugin.domain.names import candidates
-from vcenter_eam_plugin.domain.operations import Operation, Preview, Request, Sight, Step, preview
+from vcenter_eam_plugin.domain.operations import Sight, preview
+from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.unit import Unit
 
@@ -112,6 +113,15 @@ class Operations:
                     }
                 )
         return rows
+
+    def upgrades(self) -> list[dict[str, Any]]:
+        """The upgrade under way in each vCenter, or the last one; times in POSIX seconds."""
+        found = []
+        for unit in self._units:
+            upgrade = unit.pipeline.upgrades.status() if unit.pipeline is not None else None
+            if upgrade is not None:
+                found.append({"vcenter": unit.name, **msgspec.to_builtins(upgrade)})
+        return found
 
     def plan(self, vcenter: str = "") -> list[dict[str, Any]]:
         """What would be done now in each vCenter, and whether it may be. Raises UnknownTarget."""
@@ -295,14 +305,18 @@ class Operations:
 
     def _preview(self, unit: Unit, request: Request) -> Preview:
         pipeline = _pipeline_of(unit)
+        planner, workers = pipeline.planner, pipeline.workers
         return preview(
             request,
             Sight(
                 unit.name,
                 pipeline.fleet,
-                pipeline.planner.desired,
-                pipeline.workers.plan() if request.operation is Operation.APPLY else {},
-                pipeline.planner.ledger.open_breakers(self._clock()),
+                planner.desired,
+                plans=workers.plan() if request.operation is Operation.APPLY else {},
+                stopped=planner.ledger.open_breakers(self._clock()),
+                package=workers.actor.package.url() if request.operation is Operation.UPGRADE else "",
+                upgrade=planner.upgrade,
+                may_mark=planner.may_mark,
             ),
         )
 

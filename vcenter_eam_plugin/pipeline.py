@@ -97,6 +97,7 @@ class Pipeline:
         eam = EamClient(session)
         self.fleet = Fleet(session.instance_uuid, morefs, before)
         self.fleet.set_retreat(memory.retreat)
+        self.fleet.adopted = memory.adopted
         self.planner = Planner(
             _desired(eam_config, morefs),
             _ledger(eam_config),
@@ -376,6 +377,12 @@ class Pipeline:
         self._memory.set_retreat(wanted)
         self.delivery.publish(self.fleet.set_retreat(wanted))
         self.workers.look_at_everything()
+
+    def adopt(self, owner: str) -> None:
+        """Take this owner's agency of our name for ours from now on. Remembered over restarts."""
+        self._memory.adopt(owner)
+        self.fleet.adopted = self._memory.adopted
+        self.poll.read_soon(None)
 
     def status(self) -> dict[str, Any]:
         """How it is, in plain values; holds no secret."""

@@ -25,6 +25,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "activate": _Command("vcenter_eam_plugin.cli.activate", "Have the running service act from now on."),
+    "adopt": _Command("vcenter_eam_plugin.cli.adopt", "Take over an agency of our name that belongs to somebody else."),
     "apply": _Command("vcenter_eam_plugin.cli.apply", "Do what the plan shows, now and exactly that."),
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
     "delete": _Command("vcenter_eam_plugin.cli.delete", "Power off and delete the ContrailVM on HOST."),
@@ -33,11 +34,17 @@ COMMANDS = {
     "pause": _Command("vcenter_eam_plugin.cli.pause", "Have the running service stop acting; it goes on watching."),
     "plan": _Command("vcenter_eam_plugin.cli.plan", "Show what would be done now, and what it touches."),
     "power-off": _Command("vcenter_eam_plugin.cli.power_off", "Power off the ContrailVM on HOST."),
+    "release": _Command("vcenter_eam_plugin.cli.release", "Mark held ContrailVMs as available, healthy or not."),
     "resolve": _Command("vcenter_eam_plugin.cli.resolve", "Have EAM resolve the issues of HOST, or of all hosts."),
+    "retreat": _Command("vcenter_eam_plugin.cli.retreat", "Remove the ContrailVMs of PATH for a time."),
+    "return": _Command(
+        "vcenter_eam_plugin.cli.return_", "End the retreat of PATH: deploy ContrailVMs there again."
+    ),
     "scope": _Command("vcenter_eam_plugin.cli.scope", "Show what the agency covers, or take a cluster out of it."),
     "simulator": _Command("vcenter_eam_plugin.cli.simulator", "Run a simulated vCenter with ESX Agent Manager."),
     "status": _Command("vcenter_eam_plugin.cli.status", "Show how the running service and its ContrailVMs are."),
     "uninstall": _Command("vcenter_eam_plugin.cli.uninstall", "Remove every ContrailVM, and then the agency."),
+    "upgrade": _Command("vcenter_eam_plugin.cli.upgrade", "Replace every ContrailVM by one of the configured package."),
 }
 
 

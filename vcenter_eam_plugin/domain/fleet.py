@@ -65,6 +65,8 @@ class Fleet:
         """Why the agency may not be created or used, set by whoever decided so; shows as BLOCKED."""
         self.retreat: frozenset[str] = frozenset()
         """Compute resources that are drained of ContrailVMs for now, by an operator's switch."""
+        self.adopted: frozenset[str] = frozenset()
+        """Owners (user or extension) whose agency of our name is taken for ours, because a person said so."""
         self._notes: dict[str, str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._agency_read = False

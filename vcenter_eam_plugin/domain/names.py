@@ -7,11 +7,11 @@ by its name. A moref names what has left the inventory. What is unknown or ambig
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from vcenter_eam_plugin.domain.errors import UnknownTarget
-from vcenter_eam_plugin.domain.facts import ComputeResourceFacts, HostFacts
+from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
 
 MAX_CANDIDATES = 20
 """Candidates listed in one sentence; a vCenter may have hundreds of clusters and thousands of hosts."""
@@ -35,17 +35,16 @@ def candidates(name: str, known: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def find_host(where: str, known: Sequence[HostFacts], name: str) -> HostFacts:
-    """The host of that name or moref. Raises UnknownTarget."""
+def find_host(where: str, known: Mapping[str, str], name: str) -> str:
+    """The moref of the host of that name or moref; ``known`` maps morefs to names. Raises UnknownTarget."""
     text = name.strip().casefold()
-    found = [host for host in known if text in (host.name.casefold(), host.moref)]
+    found = [moref for moref, host in known.items() if text in (host.casefold(), moref)]
     if not found:
-        names = candidates(name, sorted(host.name for host in known))
+        names = candidates(name, sorted(known.values()))
         raise UnknownTarget(f"{where}: no host is called {name!r}; there are: {names}.")
     if len(found) > 1:
         raise UnknownTarget(
-            f"{where}: {name!r} is ambiguous; it may mean: {', '.join(host.moref for host in found)}.",
-            remedy="Write the host's moref.",
+            f"{where}: {name!r} is ambiguous; it may mean: {', '.join(found)}.", remedy="Write the host's moref."
         )
     return found[0]
 

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from hashlib import sha256
-from typing import Any
 
-import msgspec
-
-from vcenter_eam_plugin.domain.actions import Action, CreateAgency, ExtendScope, MarkAvailable, Resolve, WriteSettings
-from vcenter_eam_plugin.domain.errors import ConfigurationError, WrongState
+from vcenter_eam_plugin.domain.actions import (
+    Action,
+    CreateAgency,
+    ExtendScope,
+    MarkAvailable,
+    Probe,
+    Provision,
+    Resolve,
+    ShrinkScope,
+    WriteSettings,
+)
+from vcenter_eam_plugin.domain.errors import ConfigurationError, UnknownTarget, WrongState
 from vcenter_eam_plugin.domain.facts import (
     AgencyFacts,
     AgentFacts,
@@ -35,161 +40,30 @@ from vcenter_eam_plugin.domain.issues import IssueType, Policy, Radius, issue_ty
 from vcenter_eam_plugin.domain.lifecycle import host_available
 from vcenter_eam_plugin.domain.names import find_compute_resource, find_host
 from vcenter_eam_plugin.domain.planner import Desired, Plan
+from vcenter_eam_plugin.domain.requests import (
+    Adopt,
+    Delete,
+    DestroyAgency,
+    Operation,
+    PowerOff,
+    Preview,
+    Release,
+    RemoveScope,
+    Request,
+    ResolveIssue,
+    SetRetreat,
+    StartUpgrade,
+    SteerUpgrade,
+    Step,
+    Uninstall,
+)
+from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade
 
-_BREADTH = tuple(Radius)
-"""Radii from the smallest to the largest, as they are declared."""
+__all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "held_in", "preview", "preview_release",
+           "resolve_steps"]  # fmt: skip
+
 _CONSENT = (Radius.AGENT_VM_LOST, Radius.HOST)
 """What touches as much as this is done only when a person has typed the word."""
-
-
-class Operation(StrEnum):
-    """What may be asked for; the words are those of the command line and the API."""
-
-    APPLY = "apply"
-    RESOLVE = "resolve"
-    RELEASE = "release"
-    POWER_OFF = "power-off"
-    DELETE = "delete"
-    SCOPE_REMOVE = "scope-remove"
-    UNINSTALL = "uninstall"
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``target`` is a host, an inventory path or nothing, as the operation has it; ``everything`` is ``--all``.
-
-    ``vcenter`` names one of several; empty: the only one, or the only one that knows the target.
-    """
-
-    operation: Operation
-    vcenter: str = ""
-    target: str = ""
-    everything: bool = False
-
-    def describe(self) -> str:
-        """For the log: ``resolve esx-1``, ``apply``."""
-        return " ".join(filter(None, (self.operation.value, "--all" if self.everything else "", self.target)))
-
-
-# --- what a step does -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ResolveIssue:
-    """Have EAM remediate one issue of one agent, because a person says so."""
-
-    host: str
-    agent: str
-    issue: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Mark a held ContrailVM as available, healthy or not."""
-
-    host: str
-    agent: str
-    hook: str
-
-
-@dataclass(frozen=True, slots=True)
-class PowerOff:
-    """Power a ContrailVM off."""
-
-    host: str
-    vm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete a ContrailVM that is off, with its disks."""
-
-    host: str
-    vm: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveScope:
-    """Take a compute resource out of the agency's scope: EAM deletes the ContrailVMs there."""
-
-    agency: str
-    compute_resource: str
-
-
-@dataclass(frozen=True, slots=True)
-class Uninstall:
-    """Have EAM remove every ContrailVM, and see to it that it does."""
-
-    agency: str
-
-
-@dataclass(frozen=True, slots=True)
-class DestroyAgency:
-    """Remove the agency once nothing is left of it, and act no more."""
-
-    agency: str
-
-
-Do = Action | ResolveIssue | Release | PowerOff | Delete | RemoveScope | Uninstall | DestroyAgency
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: on whom (a name for people), what will happen, the most it touches."""
-
-    target: str
-    text: str
-    radius: Radius
-    do: Do
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What carrying out a request would do now. ``notes`` say what it would not do, and why.
-
-    ``acknowledge`` is the word that a person must type, or empty when none is needed. ``confirm``: it is harmless, but
-    touches so much that a person should have seen it.
-    """
-
-    request: Request
-    vcenter: str
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...] = ()
-    acknowledge: str = ""
-
-    @property
-    def radius(self) -> Radius:
-        """The most that any step touches."""
-        return max((step.radius for step in self.steps), key=_BREADTH.index, default=Radius.NOTHING)
-
-    @property
-    def confirm(self) -> bool:
-        several = self.request.operation is Operation.APPLY or self.request.everything
-        return several and not self.acknowledge and bool(self.steps)
-
-    @property
-    def digest(self) -> str:
-        """Two previews with the same digest do the same to the same objects, and were shown the same way."""
-        basis = [
-            self.request.operation.value,
-            self.vcenter,
-            self.acknowledge,
-            *((step.target, step.text, step.radius.value, repr(step.do)) for step in self.steps),
-        ]
-        return sha256(msgspec.json.encode(basis)).hexdigest()[:16]
-
-    def plain(self) -> dict[str, Any]:
-        """As the API gives it."""
-        return {
-            "operation": self.request.operation.value,
-            "target": self.request.target,
-            "vcenter": self.vcenter,
-            "lines": [{"target": step.target, "text": step.text, "radius": step.radius.value} for step in self.steps],
-            "notes": list(self.notes),
-            "radius": self.radius.value,
-            "acknowledge": self.acknowledge,
-            "confirm": self.confirm,
-            "digest": self.digest,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,22 +76,24 @@ class Sight:
     plans: Mapping[str, Plan] = field(default_factory=dict)
     stopped: tuple[str, ...] = ()
     """Compute resources in which repairs are stopped, because several failed."""
+    package: str = ""
+    """The URL that an upgrade would have EAM fetch."""
+    upgrade: Upgrade | None = None
+    may_mark: bool = True
+    """Whether EAM lets our account answer hooks."""
 
 
 def preview(request: Request, sight: Sight) -> Preview:
     """What the request would do. Raises UnknownTarget, WrongState, ConfigurationError for what cannot be asked."""
     if not sight.fleet.given_out:
         raise WrongState(f"{sight.vcenter}: vCenter has not been read completely yet.", remedy="Try again soon.")
-    targeted = request.operation in _PREVIEWS_OF_ONE
-    if request.operation in (Operation.RESOLVE, Operation.RELEASE):
-        if bool(request.target) == request.everything:
-            raise ConfigurationError(f"{request.operation.value}: name a host, or ask for all of them (--all).")
-        targeted = not request.everything
-    elif request.everything or targeted != bool(request.target):
-        raise ConfigurationError(
-            f"{request.operation.value} needs {'a target' if targeted else 'no target'}, and is not for all at once."
-        )
-    made = _PREVIEWS_OF_ONE[request.operation] if targeted else _PREVIEWS_OF_ALL[request.operation]
+    operation, one, everyone = request.operation, bool(request.target), request.everything
+    if one and everyone:
+        raise ConfigurationError(f"{operation.value}: name one, or ask for all of them; not both.")
+    made = (_PREVIEWS_OF_ONE if one else _PREVIEWS_OF_ALL).get(operation)
+    if made is None or (not one and everyone != (operation in _FOR_ALL)):
+        needs = "a target" if operation in _PREVIEWS_OF_ONE else "no target"
+        raise ConfigurationError(f"{operation.value} needs {needs}{' or --all' if operation in _FOR_ALL else ''}.")
     return made(request, sight)
 
 
@@ -237,19 +113,29 @@ def _apply(request: Request, sight: Sight) -> Preview:
 
 def _describe(action: Action, fleet: Fleet) -> str:
     """The action in names; its own words are in morefs."""
+    text = action.describe()
     match action:
         case CreateAgency(scope=scope):
-            return f"create the agency over {', '.join(_path(fleet, moref) for moref in scope)}"
+            text = f"create the agency over {_paths(fleet, scope)}"
         case ExtendScope(add=add):
-            return f"add {', '.join(_path(fleet, moref) for moref in add)} to the agency's scope"
+            text = f"add {_paths(fleet, add)} to the agency's scope"
+        case ShrinkScope(remove=remove):
+            text = f"take {_paths(fleet, remove)} out of the agency's scope (retreat)"
         case WriteSettings():
-            return "set its unset Agent VM settings by rule"
+            text = "set its unset Agent VM settings by rule"
         case Resolve(issue=issue):
-            return _resolve_text(issue_type(issue))
-        case MarkAvailable(hook=hook):
-            return f"mark its ContrailVM as available (hook {hook})"
-        case _:
-            return action.describe()
+            text = _resolve_text(issue_type(issue))
+        case Provision(vm=vm):
+            text = f"customise its held ContrailVM ({vm}) and mark it as available"
+        case Probe(ip=ip):
+            text = f"ask its vRouter at {ip} whether it works"
+        case MarkAvailable(hook=hook, released=why):
+            text = f"mark its ContrailVM as available (hook {hook})" + (f": {why}" if why else "")
+    return text
+
+
+def _paths(fleet: Fleet, morefs: Iterable[str]) -> str:
+    return ", ".join(_path(fleet, moref) for moref in morefs)
 
 
 # --- issues -----------------------------------------------------------------------------------------------
@@ -342,17 +228,18 @@ def held_in(fleet: Fleet) -> tuple[Held, ...]:
     return tuple(found)
 
 
-def preview_release(request: Request, vcenter: str, held: Iterable[Held], hosts: Iterable[HostFacts]) -> Preview:
-    """What a release would do. It needs no more than what is held: after a blackout there may be nothing else.
+def preview_release(request: Request, vcenter: str, held: Iterable[Held], hosts: Mapping[str, str]) -> Preview:
+    """What a release would do. It needs no more than what is held, and hosts' names by moref: after a blackout there
+    may be nothing else.
 
     Raises UnknownTarget and WrongState.
     """
     chosen = sorted(held, key=lambda each: each.name)
     if not request.everything:
-        host = find_host(vcenter, list(hosts), request.target)
-        chosen = [each for each in chosen if each.host == host.moref]
+        host = find_host(vcenter, hosts, request.target)
+        chosen = [each for each in chosen if each.host == host]
         if not chosen:
-            raise WrongState(f"{host.name}: its ContrailVM is not held; there is nothing to release.")
+            raise WrongState(f"{hosts[host]}: its ContrailVM is not held; there is nothing to release.")
     steps = tuple(
         Step(
             each.name,
@@ -366,7 +253,7 @@ def preview_release(request: Request, vcenter: str, held: Iterable[Held], hosts:
 
 
 def _release(request: Request, sight: Sight) -> Preview:
-    return preview_release(request, sight.vcenter, held_in(sight.fleet), sight.fleet.hosts.values())
+    return preview_release(request, sight.vcenter, held_in(sight.fleet), _names(sight.fleet))
 
 
 # --- one ContrailVM ---------------------------------------------------------------------------------------
@@ -434,15 +321,114 @@ def _scope_remove(request: Request, sight: Sight) -> Preview:
         )
     if agency.scope == (target.moref,):
         raise WrongState(f"{target.path} is all that the agency covers.", remedy="Uninstall the agency instead.")
-    losing = [host.name for host in _by_name(fleet.hosts.values()) if host.compute_resource == target.moref]
-    names = f": {', '.join(losing)}" if losing else ""
+    losing, names = _hosts_of(fleet, target)
     step = Step(
         target.path,
-        f"leaves the agency's scope; EAM deletes the ContrailVM of {len(losing)} host(s){names}",
+        f"leaves the agency's scope; EAM deletes the ContrailVM of {losing} host(s){names}",
         Radius.AGENT_VM_LOST,
         RemoveScope(agency.moref, target.moref),
     )
     return Preview(request, sight.vcenter, (step,), (), target.path)
+
+
+def _hosts_of(fleet: Fleet, target: ComputeResourceFacts) -> tuple[int, str]:
+    names = [host.name for host in _by_name(fleet.hosts.values()) if host.compute_resource == target.moref]
+    return len(names), f": {', '.join(names)}" if names else ""
+
+
+def _retreat(request: Request, sight: Sight) -> Preview:
+    fleet, agency = sight.fleet, _agency(sight)
+    target = find_compute_resource(sight.vcenter, _in_scope(fleet, agency), request.target)
+    if target.moref in fleet.retreat:
+        raise WrongState(f"{target.path} is in retreat already.", remedy="Take it back by `return`.")
+    if not set(agency.scope) - fleet.retreat - {target.moref}:
+        raise WrongState(f"{target.path} is all that the agency covers.", remedy="Uninstall the agency instead.")
+    losing, names = _hosts_of(fleet, target)
+    step = Step(
+        target.path,
+        f"goes into retreat; EAM deletes the ContrailVM of {losing} host(s){names}",
+        Radius.AGENT_VM_LOST,
+        SetRetreat(target.moref, on=True),
+    )
+    notes = ("It stays so, also over restarts, until `return`.",)
+    return Preview(request, sight.vcenter, (step,), notes, target.path)
+
+
+def _return(request: Request, sight: Sight) -> Preview:
+    fleet = sight.fleet
+    drained = [
+        fleet.compute_resources.get(moref) or ComputeResourceFacts(moref, moref, moref, "", True, ())
+        for moref in sorted(fleet.retreat)
+    ]
+    target = find_compute_resource(f"{sight.vcenter}, in retreat", drained, request.target)
+    again, names = _hosts_of(fleet, target)
+    step = Step(
+        target.path,
+        f"is taken back; EAM deploys a ContrailVM to {again} host(s){names}",
+        Radius.AGENT_VM,
+        SetRetreat(target.moref, on=False),
+    )
+    return Preview(request, sight.vcenter, (step,))
+
+
+def _upgrade(request: Request, sight: Sight) -> Preview:
+    agency, running = _agency(sight), sight.upgrade
+    if running is not None and running.phase is not Phase.DONE:
+        raise WrongState(f"An upgrade to {running.url} is under way ({running.phase}).", remedy="Let it end first.")
+    if agency.ovf_url == sight.package:
+        raise WrongState(f"The agency deploys {sight.package} already.", remedy="Configure the new package first.")
+    if not request.at_once and not sight.may_mark:
+        raise WrongState(
+            "An upgrade in waves needs the hold, and EAM refuses MarkAsAvailable to our account.",
+            remedy="Log in as a vCenter extension, or take all hosts at once (--all-at-once).",
+        )
+    number = sum(agent.vm is not None for agent in sight.fleet.agents.values())
+    how = (
+        "all at once: every host is without its vRouter meanwhile"
+        if request.at_once
+        else ("a canary first, then in waves")
+    )
+    step = Step(
+        agency.name,
+        f"replace {number} ContrailVM(s), now of {agency.ovf_url or 'no package'}, by {sight.package}; {how}",
+        Radius.AGENT_VM_LOST,
+        StartUpgrade(agency.moref, sight.package, request.at_once),
+    )
+    return Preview(request, sight.vcenter, (step,), (), agency.name)
+
+
+def _steer_upgrade(request: Request, sight: Sight) -> Preview:
+    running = sight.upgrade
+    if running is None or running.phase is Phase.DONE:
+        raise WrongState("No upgrade is under way.")
+    pause = request.operation is Operation.UPGRADE_PAUSE
+    text = "admit no further host; those admitted go on" if pause else "admit the next hosts"
+    why = f" (it was stopped: {running.why})" if running.why and not pause else ""
+    step = Step("upgrade", f"{text}{why}", Radius.NOTHING if pause else Radius.AGENT_VM, SteerUpgrade(pause))
+    return Preview(request, sight.vcenter, (step,))
+
+
+def _adopt(request: Request, sight: Sight) -> Preview:
+    found = sight.fleet.foreign
+    if not found:
+        raise WrongState(f"{sight.vcenter}: no agency of our name belongs to somebody else; there is nothing to adopt.")
+    chosen = [each for each in found if not request.target or request.target in (each.moref, _owner(each))]
+    if len(chosen) != 1:
+        names = ", ".join(f"{each.moref} of {_owner(each)}" for each in found)
+        raise UnknownTarget(f"{sight.vcenter}: which agency is meant? There are: {names}.")
+    (agency,) = chosen
+    step = Step(
+        agency.name,
+        f"{agency.moref} of {_owner(agency)}, over {len(agency.scope)} compute resource(s), is kept as configured here "
+        "from now on; its owner may still change it",
+        Radius.AGENT_VM,
+        Adopt(agency.moref, _owner(agency)),
+    )
+    return Preview(request, sight.vcenter, (step,), (), agency.name)
+
+
+def _owner(agency: AgencyFacts) -> str:
+    return agency.owner or agency.solution_id
 
 
 def _in_scope(fleet: Fleet, agency: AgencyFacts) -> list[ComputeResourceFacts]:
@@ -489,7 +475,11 @@ def _agency(sight: Sight) -> AgencyFacts:
 
 
 def _host(request: Request, sight: Sight) -> HostFacts:
-    return find_host(sight.vcenter, list(sight.fleet.hosts.values()), request.target)
+    return sight.fleet.hosts[find_host(sight.vcenter, _names(sight.fleet), request.target)]
+
+
+def _names(fleet: Fleet) -> dict[str, str]:
+    return {host.moref: host.name for host in fleet.hosts.values()}
 
 
 def _by_name(hosts: Iterable[HostFacts]) -> list[HostFacts]:
@@ -516,10 +506,19 @@ _PREVIEWS_OF_ONE = {
     Operation.POWER_OFF: _power_off,
     Operation.DELETE: _delete,
     Operation.SCOPE_REMOVE: _scope_remove,
+    Operation.RETREAT: _retreat,
+    Operation.RETURN: _return,
+    Operation.ADOPT: _adopt,
 }
 _PREVIEWS_OF_ALL = {
     Operation.APPLY: _apply,
     Operation.RESOLVE: _resolve_all,
     Operation.RELEASE: _release,
+    Operation.UPGRADE: _upgrade,
+    Operation.UPGRADE_PAUSE: _steer_upgrade,
+    Operation.UPGRADE_RESUME: _steer_upgrade,
     Operation.UNINSTALL: _uninstall,
+    Operation.ADOPT: _adopt,
 }
+_FOR_ALL = (Operation.RESOLVE, Operation.RELEASE)
+"""They take a host, or ``--all``."""

@@ -21,13 +21,17 @@ class Ownership:
     foreign: tuple[AgencyFacts, ...] = ()
 
 
-def judge(agencies: Iterable[AgencyFacts], name: str, user: str) -> Ownership:
-    """Pick the agency called ``name`` that ``user`` (a login name or an extension key) owns."""
+def judge(agencies: Iterable[AgencyFacts], name: str, user: str, adopted: frozenset[str] = frozenset()) -> Ownership:
+    """Pick the agency called ``name`` that ``user`` (a login name or an extension key) owns.
+
+    ``adopted`` are owners whose agency a person told us to take for ours; others of that name are left alone then.
+    """
     named = tuple(a for a in agencies if a.name == name)
     ours = tuple(a for a in named if same_principal(a.owner or a.solution_id, user))
     if len(named) == 1 and ours:
         return Ownership(ours[0])
-    return Ownership(None, named)
+    taken = tuple(a for a in named if any(same_principal(a.owner or a.solution_id, owner) for owner in adopted))
+    return Ownership(taken[0]) if len(taken) == 1 else Ownership(None, named)
 
 
 def same_principal(one: str, other: str) -> bool:

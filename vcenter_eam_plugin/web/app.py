@@ -5,6 +5,7 @@
 GET      /v1/status        modes, alarms, counts, and whether each vCenter is connected
 GET      /v1/hosts         every ContrailVM, in the words of the bus
 GET      /v1/scope         compute resources: configured, covered by the agency, in retreat
+GET      /v1/upgrades      the upgrade of each vCenter that is under way, or the last one
 GET      /v1/plan          what would be done now (``?vcenter=NAME``)
 POST     /v1/preview       a request -> its preview
 POST     /v1/apply         a request with ``digest`` and ``acknowledge`` -> progress, one JSON object a line
@@ -24,7 +25,6 @@ import msgspec
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from vcenter_eam_plugin.domain import operations as domain
 from vcenter_eam_plugin.domain.errors import (
     ConfigurationError,
     NotAcknowledged,
@@ -34,6 +34,7 @@ from vcenter_eam_plugin.domain.errors import (
     UnknownTarget,
     WrongState,
 )
+from vcenter_eam_plugin.domain.requests import Request
 from vcenter_eam_plugin.service import Service
 
 MAX_BODY = 64 * 1024
@@ -51,7 +52,7 @@ _STATUS: dict[type[PluginError], int] = {
 """HTTP status by exact error; 503 for what time may heal and 500 for the rest."""
 
 
-class _Consented(domain.Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Consented(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request, as it was previewed."""
 
     digest: str = ""
@@ -81,20 +82,23 @@ def create_app(service: Service, who: Callable[[], str]) -> Flask:
     def scope() -> Response:
         return _json({"scope": service.operations.scope()})
 
+    @app.get("/v1/upgrades")
+    def upgrades() -> Response:
+        return _json({"upgrades": service.operations.upgrades()})
+
     @app.get("/v1/plan")
     def plan() -> Response:
         return _json({"plans": service.operations.plan(request.args.get("vcenter", ""))})
 
     @app.post("/v1/preview")
     def preview() -> Response:
-        return _json(service.operations.preview(_body(domain.Request)).plain())
+        return _json(service.operations.preview(_body(Request)).plain())
 
     @app.post("/v1/apply")
     def apply() -> Response:
         asked = _body(_Consented)
-        wanted = domain.Request(
-            operation=asked.operation, vcenter=asked.vcenter, target=asked.target, everything=asked.everything
-        )
+        fields = {name: getattr(asked, name) for name in Request.__struct_fields__}
+        wanted = Request(**fields)
         running = service.operations.begin(wanted, digest=asked.digest, acknowledge=asked.acknowledge, who=who())
         lines: Iterator[bytes] = (msgspec.json.encode(event) + b"\n" for event in running.follow())
         return Response(lines, mimetype=JSON_LINES)
