@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from gevent.pywsgi import WSGIServer
 from pyVim.task import WaitForTask
 from pyVmomi import eam, vim, vmodl
@@ -19,23 +22,32 @@ from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.server import Simulator
 
 
-@pytest.fixture
-def ovf_url(tmp_path: Path) -> Iterator[str]:
-    """A web server that has the sample package and nothing else."""
-    sample_ovf.write_sample(tmp_path)
+@contextmanager
+def ovf_server(directory: Path, scheme: str = "http", **options: Any) -> Iterator[str]:
+    """A web server that has the sample package and nothing else; a query is accepted and ignored."""
+    sample_ovf.write_sample(directory)
 
     def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        file = tmp_path / environ["PATH_INFO"].lstrip("/")
+        file = directory / environ["PATH_INFO"].lstrip("/")
         if not file.is_file():
             start_response("404 Not Found", [])
             return []
         start_response("200 OK", [])
         return [file.read_bytes()]
 
-    server = WSGIServer(("127.0.0.1", 0), answer, log=None, error_log=None)
+    server = WSGIServer(("127.0.0.1", 0), answer, log=None, error_log=None, **options)
     server.start()
-    yield f"http://127.0.0.1:{server.server_port}/{sample_ovf.DESCRIPTOR_NAME}"
-    server.stop(timeout=1)
+    try:
+        yield f"{scheme}://127.0.0.1:{server.server_port}/{sample_ovf.DESCRIPTOR_NAME}"
+    finally:
+        server.stop(timeout=1)
+
+
+@pytest.fixture
+def ovf_url(tmp_path: Path) -> Iterator[str]:
+    """The sample package over HTTP."""
+    with ovf_server(tmp_path) as url:
+        yield url
 
 
 class Bench:
@@ -287,3 +299,98 @@ def test_every_property_of_every_kind_can_be_read(bench: Bench) -> None:
         (content,) = bench.content.propertyCollector.RetrieveContents([spec])
         assert not content.missingSet
         assert content.propSet
+
+
+def test_upgrade_in_waves_over_the_wire(bench: Bench) -> None:
+    """S03: one Update provisions everywhere at once; host by host the new VM is marked, and only then the old goes."""
+    bench.simulator.knobs.change({"mark_allowed_for_users": True})
+    agency = bench.deployed()
+    agents = agency.QueryAgent()
+    old = {agent: agent.QueryRuntime().vm for agent in agents}
+    properties = [eam.Agent.OvfEnvironmentInfo.OvfProperty(key="release", value="2")]
+    new = eam.Agent.ConfigInfo(
+        ovfPackageUrl=f"{bench.ovf_url}?digest=2",
+        ovfEnvironment=eam.Agent.OvfEnvironmentInfo(ovfProperty=properties),
+    )
+    config = agency.QueryConfig()
+    config.agentConfig = [new]
+    config.manuallyMarkAgentVmAvailableAfterProvisioning = True
+    agency.Update(config)
+    for number, agent in enumerate(agents):
+        for held in agents[number:]:
+            wait_for(lambda held=held: held.QueryRuntime().vmHook)
+            runtime = held.QueryRuntime()
+            assert runtime.vm == old[held]
+            assert runtime.vmHook.vm != runtime.vm
+            assert (runtime.vmHook.vmState, runtime.vmPowerState, runtime.status) == (
+                "provisioned",
+                "poweredOn",
+                "yellow",
+            )
+        agent.MarkAsAvailable()
+        wait_for(lambda agent=agent: agent.QueryRuntime().status == "green")
+        assert agent.QueryRuntime().vm != old[agent]
+    assert agency.QueryRuntime().status == "green"
+    vms = [vm for vm in bench.all(vim.VirtualMachine) if vm.config.managedBy is not None]
+    assert [vm.name for vm in vms] == ["ContrailVM (3)", "ContrailVM (4)"]
+    for vm in vms:
+        assert [(item.id, item.value) for item in vm.config.vAppConfig.property] == [("release", "2")]
+    assert agents[0].QueryConfig().ovfPackageUrl == new.ovfPackageUrl
+
+
+def test_pinned_certificate_over_the_wire(bench: Bench, tmp_path: Path) -> None:
+    """S01: an OVF server that nobody trusts is refused by name; with its certificate pinned it is good."""
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    # The handshake belongs to the handler: the server's own leaves the socket open when the client refuses.
+    with ovf_server(tmp_path / "tls", "https", ssl_context=context, do_handshake_on_connect=False) as url:
+        with pytest.raises(eam.fault.CertificateNotTrustedFault) as caught:
+            bench.create(agentConfig=[eam.Agent.ConfigInfo(ovfPackageUrl=url)])
+        assert caught.value.url == url
+        pin = eam.Agent.PinnedPemCertificate(sslCertificate=issued.cert_chain_pems[0].bytes().decode())
+        agency = bench.create(agentConfig=[eam.Agent.ConfigInfo(ovfPackageUrl=url, ovfSslTrust=pin)])
+        wait_for(lambda: agency.QueryRuntime().status == "green", what="the agency is green")
+        assert agency.QueryConfig().agentConfig[0].ovfSslTrust.sslCertificate == pin.sslCertificate
+
+
+def test_standby_orphans_and_events_over_the_wire(bench: Bench) -> None:
+    """S13, S04: a sleeping host's issue, a machine that comes back with its VM, and EAM's own session events."""
+    agency = bench.deployed()
+    do = bench.simulator.vcenter.stimuli
+    host = bench.all(vim.HostSystem)[0]
+    do.enter_standby(host._moId)
+    (issue,) = wait_for(lambda: agency.QueryRuntime().issue)
+    assert isinstance(issue, eam.issue.HostInStandbyMode)
+    assert issue.host == host
+    do.wake(host._moId)
+    wait_for(lambda: agency.QueryRuntime().status == "green")
+    name = host.name
+    do.remove_host(host._moId)
+    wait_for(lambda: len(agency.QueryAgent()) == 1)
+    moid = do.add_host(bench.all(vim.ClusterComputeResource)[0]._moId, name).moid
+    again = vim.HostSystem(moid, bench.content.rootFolder._stub)
+    (orphan,) = again.vm
+    assert orphan.config.managedBy.type == "agent"
+    wait_for(lambda: agency.QueryRuntime().status == "green" and len(agency.QueryAgent()) == 2)
+    wait_for(lambda: [vm for vm in again.vm] and orphan not in again.vm)
+    bench.simulator.add_user("guest", "pw", privileges={"EAM.View"})
+    with connected(bench.simulator, user="guest", password="pw") as instance:
+        manager = eam_manager(bench.simulator, instance)
+        with pytest.raises(eam.fault.NotAuthorized):
+            manager.QueryAgency()[0].Uninstall()
+    stranger = eam_manager(bench.simulator, bench.content.rootFolder)
+    stranger._stub.cookie = ""
+    with pytest.raises(eam.fault.InvalidLogin):
+        stranger.QueryAgency()
+    collector = bench.content.eventManager
+    kinds = [f"com.vmware.vim.eam.{what}" for what in ("login.succeeded", "login.invalid", "logout")]
+    kinds.append("com.vmware.vim.eam.unauthorized.access")
+    seen = [event.eventTypeId for event in collector.QueryEvents(vim.event.EventFilterSpec(eventTypeId=kinds))]
+    assert sorted(kind.removeprefix("com.vmware.vim.eam.") for kind in seen) == [
+        "login.invalid",
+        "login.succeeded",
+        "login.succeeded",
+        "logout",
+        "unauthorized.access",
+    ]

@@ -274,8 +274,12 @@ class Agent(EamObject):
         if self.removing and self.vm is None:
             return partial(self._end, "destroyed")
         self.intent = WORK
-        if self.removing or self._upgrade_pending() or (self.world.knobs.standby_issue and self._wants_a_vm_on()):
-            return Problem("HostInStandbyMode", {"vm": self.vm.ref} if self.vm is not None else {})
+        wanted = self._wants_a_vm_on()
+        if self.vm is None:
+            # The standby issue must name a VM; this one is also for hosts that are off.
+            return Problem("HostNotReachable") if wanted else CONTENT
+        if self.removing or self._upgrade_pending() or (self.world.knobs.standby_issue and wanted):
+            return Problem("HostInStandbyMode", {"vm": self.vm.ref})
         return CONTENT
 
     def _wants_a_vm_on(self) -> bool:

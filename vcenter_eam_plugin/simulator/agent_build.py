@@ -99,6 +99,7 @@ def write_environment(vm: VirtualMachine, build: Build, *, event: bool = True) -
             )
             for number, (key, value) in enumerate(build.properties)
         ),
+        ipAssignment=vim.vApp.IPAssignmentInfo(),
         ovfEnvironmentTransport=["com.vmware.guestInfo"],
         installBootRequired=False,
         installBootStopDelay=0,

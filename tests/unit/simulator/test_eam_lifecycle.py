@@ -11,6 +11,7 @@ from pyVmomi import eam, vim, vmodl
 
 from tests.unit.simulator.lab import URL, Lab
 from vcenter_eam_plugin.simulator.agency import Agency
+from vcenter_eam_plugin.simulator.authorization import Users
 from vcenter_eam_plugin.simulator.extension_manager import ExtensionManager
 from vcenter_eam_plugin.simulator.ovf_download import OvfProblem, Reason
 from vcenter_eam_plugin.simulator.virtual_machine import VirtualMachine
@@ -198,16 +199,16 @@ def test_standby_without_an_issue_by_knob() -> None:
 
 
 def test_deployment_on_a_host_in_standby() -> None:
-    """The issue names no VM, for there is none."""
+    """``HostInStandbyMode`` must name a VM; without one it is a host that cannot be reached, until it is awake."""
     lab = Lab(hosts=2)
     lab.do.enter_standby(lab.host)
     lab.until(lambda: lab.host.standby == "in")
     agency = lab.create()
-    lab.until(lambda: agency.status == "red")
-    (issue,) = agency.query_runtime(lab.call).issue
-    assert isinstance(issue, eam.issue.HostInStandbyMode)
-    assert issue.vm is None
+    lab.until(lambda: lab.issue_types(agency) == ["HostNotReachable"])
     agency.resolve_all(lab.call)
+    lab.settle()
+    assert lab.host.standby == "in"
+    lab.do.wake(lab.host)
     lab.until(lambda: green(agency))
 
 
@@ -426,7 +427,7 @@ def test_marking_by_the_extension_that_owns_the_agency() -> None:
 def test_unregistering_an_extension_destroys_its_agencies() -> None:
     """The reason never to do it: all its agent VMs go, and nobody else's."""
     lab = Lab()
-    extensions = lab.world.add(ExtensionManager(lab.world))
+    extensions = lab.world.add(ExtensionManager(lab.world, Users()))
     description = vim.Description(label="x", summary="x")
     for key in ("com.example.ext", "com.example.other"):
         extension = vim.Extension(
