@@ -289,15 +289,15 @@ class _Comparison:
         found: list[Change] = []
         kept = 0  # adapters that stay, at their place
         for nic, _ in zip(self.shape.nics, self.spec.networks, strict=False):
-            if nic.kind != VMXNET3:
+            if self.spec.exact_networks and nic.kind != VMXNET3:
                 break
             kept += 1
-        if kept < len(self.spec.networks) or self.spec.exact_networks:
+        if self.spec.exact_networks:
             surplus = list(enumerate(self.shape.nics))[kept:]
             found += [RemoveDevice(nic.key, f"network adapter {at + 1} ({nic.kind})") for at, nic in surplus]
         for number, wanted in enumerate(self.spec.networks):
             present = self.shape.nics[number] if number < len(self.shape.nics) else None
-            network = self._network_for(f"network {number + 1}", wanted, present)
+            network = self._network_for(f"network {number + 1}", wanted, present, stays=number < kept)
             mac = wanted.mac or ""
             if number >= kept:
                 if network is not None:
@@ -309,18 +309,18 @@ class _Comparison:
                 found.append(PutNic(number + 1, present.key, network if moved else None, mac))
         return found
 
-    def _network_for(self, step: str, wanted: NicSpec, present: NicShape | None) -> NetworkOffer | None:
+    def _network_for(self, step: str, wanted: NicSpec, present: NicShape | None, *, stays: bool) -> NetworkOffer | None:
         if wanted.port_group is not None:
             return self._network(step, wanted)
         if present is None:
             self._cannot(step, wanted.line, "names no port group, and the VM has no such adapter to be left as it is")
             return None
-        if present.kind == VMXNET3:
+        if stays:
             return None
-        # Made anew as vmxnet3, but where EAM had put it.
+        # Made anew, but where EAM had put it.
         offer = next((one for one in self.shape.host_networks if one.moref == present.network), None)
         if offer is None or offer.kind is None:
-            self._cannot(step, wanted.line, f"is {present.kind} on an unknown network; name its port group")
+            self._cannot(step, wanted.line, "must be made anew, and is on an unknown network; name its port group")
             return None
         return offer
 

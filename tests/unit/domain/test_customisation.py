@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcenter_eam_plugin.domain.customisation import (
@@ -189,6 +189,20 @@ def test_order_is_kept_when_an_adapter_is_of_another_kind() -> None:
     assert plan_customisation(spec, after) == ()
 
 
+def test_adapter_left_where_it_is_comes_back_behind_one_that_is_replaced() -> None:
+    """Bug found by the property below: it was taken out with the others, and never put in again."""
+    odd = NicShape(key=4000, kind="e1000", network=MGMT.moref, mac=MACS[9], manual=False)
+    good = NicShape(key=4001, kind="vmxnet3", network=FAB.moref, mac=MACS[8], manual=True)
+    vm = shape(name="n", nics=(odd, good))
+    spec = HostSpec(vm_name="n", networks=(nic(None, 0), nic(None, 1)), exact_networks=True)
+    after = perform(vm, plan_customisation(spec, vm))
+    assert [one.network for one in after.nics] == [MGMT.moref, FAB.moref]
+    assert plan_customisation(spec, after) == ()
+    lost = shape(name="n", nics=(odd, replace(good, network=None)))
+    with pytest.raises(StepImpossible, match=r"network 2: must be made anew, and is on an unknown network"):
+        plan_customisation(spec, lost)
+
+
 def test_adapters_too_many_are_removed_only_when_networks_are_listed() -> None:
     two = tuple(NicShape(key=4000 + n, kind="vmxnet3", network=MGMT.moref, mac=MACS[n], manual=True) for n in range(2))
     vm = shape(name="n", nics=two)
@@ -344,6 +358,7 @@ specs = st.builds(
 )
 
 
+@settings(max_examples=400)
 @given(specs, shapes)
 def test_applying_twice_changes_nothing(spec: HostSpec, vm: VmShape) -> None:
     """Idempotent: whatever the VM was, once the changes are made there are none left, and all is as wanted."""
@@ -357,7 +372,12 @@ def test_applying_twice_changes_nothing(spec: HostSpec, vm: VmShape) -> None:
     if spec.exact_networks:
         assert len(after.nics) == len(spec.networks)
     assert [one.mac for one in after.nics][: len(spec.networks)] == [one.mac for one in spec.networks]
-    assert all(one.kind == "vmxnet3" for one in after.nics[: len(spec.networks)])
+    assert all(one.manual and one.connects for one in after.nics[: len(spec.networks)])
+    if spec.exact_networks:
+        assert all(one.kind == "vmxnet3" for one in after.nics)
+    else:
+        assert [one.key for one in after.nics][: len(vm.nics)] == [one.key for one in vm.nics]
+    assert spec.sr_iov is None or all(one.manual for one in after.sriov)
     if spec.pci_passthrough is not None:
         assert len(after.pci) == len(spec.pci_passthrough)
     assert all(a.key < b.key for a, b in pairwise(after.nics))
