@@ -149,8 +149,35 @@ class VCenterConfig:
 
     vc_host: str = option(NAME, "Host name or address of vCenter.")
     vc_port: int = option(PORT, "HTTPS port of vCenter.", default=443)
-    vc_username: str = option(NAME, "User to log in with, such as svc-contrail@vsphere.local.")
-    vc_password: Secret = option(SECRET, "Password of that user.", secret=True)
+    vc_username: str = option(
+        TEXT,
+        "User to log in with, such as svc-contrail@vsphere.local. Must be given, unless vc_client_cert logs in.",
+        default="",
+    )
+    vc_password: Secret = option(
+        SECRET, "Password of that user. Must be given with vc_username.", default=Secret(), secret=True
+    )
+    vc_extension_key: str = option(
+        TEXT,
+        "Key of the vCenter extension to log in as, such as net.example.contrail-eam; vcenter-eam extension register "
+        "makes one. With vc_client_cert by certificate, else as vc_username, which must be its service account (vCenter "
+        "8.0 U2 and later). Empty: as a plain user. Who logs in owns the agency: docs/operations.md says how to change.",
+        default="",
+    )
+    vc_client_cert: Path | None = option(
+        FILE, "PEM file with the certificate of that extension. Instead of vc_username.", default=None
+    )
+    vc_client_key: Path | None = option(
+        FILE,
+        "PEM file with the key of that certificate, without a password. Empty: it is in the file of vc_client_cert.",
+        default=None,
+    )
+    vc_tunnel_port: int = option(
+        integer(0, 65535),
+        "Port of vCenter through which the login by certificate reaches its SDK tunnel (sdkTunnel:8089), the only place "
+        "where vCenter asks for one. 0: no tunnel, the login goes to vc_port.",
+        default=80,
+    )
     vc_ca_certs: Path | None = option(
         FILE,
         "PEM file with the CA certificates to trust for vCenter, instead of the system's.",
@@ -173,6 +200,7 @@ class VCenterConfig:
 
     def conflicts(self) -> Iterator[str]:
         """Settings that are right each for itself, but not together."""
+        yield from self._login_conflicts()
         given = [
             name
             for name, on in (
@@ -184,6 +212,20 @@ class VCenterConfig:
         ]
         if len(given) > 1:
             yield f"options {' and '.join(given)}: only one of them can decide what is trusted."
+
+    def _login_conflicts(self) -> Iterator[str]:
+        if self.vc_client_cert is None:
+            if self.vc_client_key is not None:
+                yield "options vc_client_cert and vc_client_key: a key is useless without its certificate."
+            if not self.vc_username:
+                yield "option vc_username: missing; it says who logs in, unless vc_client_cert does."
+            if self.vc_password == Secret():
+                yield "option vc_password or vc_password_file: missing; vc_username needs it."
+            return
+        if not self.vc_extension_key:
+            yield "option vc_extension_key: missing; vc_client_cert logs in as an extension, and this says as which."
+        if self.vc_username:
+            yield "options vc_username and vc_client_cert: only one of them can say who logs in."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

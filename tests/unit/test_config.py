@@ -63,6 +63,18 @@ def test_smallest_file_gives_one_observing_vcenter(tmp_path: Path) -> None:
         ("EAM", "ovf_url = http://me:hunter2@x/y.ovf", "(it holds a user name or password, and URLs are shown"),
         ("EAM", "ovf_package = /x.ovf", "found '/x.ovf' (No such file or directory); allowed: the path of a readable"),
         ("EAM", "ovf_package = /dev/null\novf_url = http://x/y.ovf", "options ovf_url and ovf_package: both say where"),
+        ("EAM", "ovf_url = http://x:99999/y.ovf", "found 'http://x:99999/y.ovf'"),
+        ("EAM", "ovf_properties = root_password=hunter2", "option ovf_properties: 'root_password': its name says"),
+        ("EAM", "ovf_properties = authToken=hunter2", "option ovf_properties: 'authToken': its name says"),
+        ("EAM", "ovf_properties = client.secret=hunter2", "'client.secret': its name says that it is a credential"),
+        ("EAM", "ovf_properties = ssh_key=hunter2", "'ssh_key': its name says that it is a key"),
+        ("EAM", "ovf_properties = server=http://me:hunter2@x/", "'server': its value holds a URL with a password"),
+        ("DEFAULTS", "ovf_server_cert = /dev/null", "options ovf_server_cert and ovf_server_key: one is useless"),
+        (
+            "DEFAULTS",
+            "ovf_server_cert = /dev/null\novf_server_key = /dev/null\novf_base_url = http://x:1",
+            "option ovf_base_url: found 'http://x:1'; allowed with ovf_server_cert: an https:// URL.",
+        ),
         ("EAM", "vm_name_format = {hots}", "(unknown placeholder {hots}); allowed: text with any of {datacenter}"),
         ("EAM", "vm_name_format = {host", "found '{host'"),
         ("EAM", "auto_resolve = HostInMaintenanceMode", "(HostInMaintenanceMode may not be listed); allowed: a list"),
@@ -100,6 +112,22 @@ def test_mistake_is_named_with_place_finding_and_what_is_allowed(
     assert "hunter2" not in text
     if text.startswith("/"):
         assert text.startswith(f"{tmp_path}/vcenter_eam.conf, section [{section}]")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ovf_properties = ssh_public_key=ssh-ed25519 AAAA",
+        "ovf_properties = authorized_keys=ssh-ed25519 AAAA",
+        "ovf_properties = keyboard=de",
+        "ovf_properties = hostname=compass",
+        "ovf_properties = root_password=hunter2\novf_allow_secret_properties = true",
+    ],
+)
+def test_ovf_properties_that_are_no_credentials_are_taken(tmp_path: Path, line: str) -> None:
+    """S01: a false alarm must not be the price; and who says that it is none is believed."""
+    (unit,) = read(tmp_path, f"{RIGHT}\n[EAM]\n{line}\n").vcenters
+    assert len(unit.eam.ovf_properties) == 1
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
@@ -273,3 +301,31 @@ def test_reading_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.DEBUG):
         read(tmp_path, RIGHT)
     assert not caplog.records
+
+
+LOGIN = "vc_username = svc-contrail@vsphere.local\nvc_password = 50%off=[x]\n"
+
+
+def test_an_extension_logs_in_by_certificate_without_user_or_password(tmp_path: Path) -> None:
+    """S02: a service needs no password to keep when it is an extension with a certificate."""
+    pem = tmp_path / "extension.pem"
+    pem.write_text("a certificate with its key", "utf-8")
+    login = f"vc_extension_key = net.example.eam\nvc_client_cert = {pem}\n"
+    (unit,) = read(tmp_path, RIGHT.replace(LOGIN, login)).vcenters
+    assert (unit.vcenter.vc_username, unit.vcenter.vc_client_cert, unit.vcenter.vc_tunnel_port) == ("", pem, 80)
+
+
+@pytest.mark.parametrize(
+    ("login", "says"),
+    [
+        ("", "option vc_username: missing"),
+        ("vc_client_cert = {pem}\n", "option vc_extension_key: missing"),
+        ("vc_client_key = {pem}\n" + LOGIN, "a key is useless without its certificate"),
+        ("vc_client_cert = {pem}\nvc_extension_key = k\n" + LOGIN, "only one of them can say who logs in"),
+    ],
+)
+def test_half_of_a_login_and_two_at_once_are_refused(tmp_path: Path, login: str, says: str) -> None:
+    """Bad input: who logs in must be clear before any connection is made."""
+    pem = tmp_path / "extension.pem"
+    pem.write_text("a certificate with its key", "utf-8")
+    assert says in wrong(tmp_path, RIGHT.replace(LOGIN, login.format(pem=pem)))

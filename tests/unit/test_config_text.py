@@ -39,7 +39,7 @@ def test_sample_with_every_setting_uncommented_gives_the_defaults(tmp_path: Path
     configuration = load([path], {})
     for _, values in configuration.sections():
         for option in options_of(type(values)):
-            if not option.required:
+            if not option.required and option.name not in ("vc_username", "vc_password"):
                 assert getattr(values, option.name) == option.default, option.name
 
 

@@ -25,6 +25,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import gevent
@@ -41,6 +42,7 @@ from vcenter_eam_plugin.domain.errors import (
     ProtocolError,
     SessionExpired,
     Unavailable,
+    WrongState,
 )
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
@@ -77,9 +79,21 @@ EAM_VERSIONS: tuple[tuple[tuple[int, ...], str], ...] = (
     ((7, 0, 1), "eam.version.version7_2"),
     ((7, 0), "eam.version.version7_1"),
 )
+#: Where vCenter asks for client certificates: an address that only its own HTTP port knows (the SDK tunnel).
+SDK_TUNNEL = ("sdkTunnel", 8089)
 #: Servers below 7.0 are not supported, but are not refused for it either: govmomi's simulator says 6.5.
 EAM_VERSION_BEFORE = "eam.version.version6_5"
 
+_USED_OF_CONTENT = (
+    "sessionManager",
+    "propertyCollector",
+    "viewManager",
+    "eventManager",
+    "searchIndex",
+    "rootFolder",
+    "extensionManager",
+    "authorizationManager",
+)
 _VERSION_REFUSED = "Unsupported version"
 """What vSphere's servers say, before looking at the call, to a version URI that they have never heard of."""
 _SESSION_COOKIE = re.compile(r'vmware_soap_session=("[^"]*"|[^;,\s]*)')
@@ -99,7 +113,11 @@ def eam_version(api_version: str) -> str:
 class SessionSettings:
     """Where and how to log in.
 
-    ``password`` is called for each login and never kept. Trust is by ``ca_file`` (PEM), else by ``thumbprint``
+    As a user, ``password`` is called for each login and never kept. As a vCenter extension, by ``client_cert`` and
+    ``client_key`` (PEM files; the key's may be the certificate's), through vCenter's SDK tunnel at ``tunnel_port``
+    unless that is 0. ``extension_key`` without a certificate: the user is that extension's service account.
+
+    Trust is by ``ca_file`` (PEM), else by ``thumbprint``
     (SHA-256 or SHA-1 of the certificate, with or without colons), else by the system's authorities;
     ``insecure`` trusts anybody. ``call_timeout`` and ``wait_seconds`` (longest single wait for updates) are
     in seconds.
@@ -107,13 +125,22 @@ class SessionSettings:
 
     host: str
     port: int = 443
-    username: str
-    password: Callable[[], str] = field(repr=False)
+    username: str = ""
+    password: Callable[[], str] = field(default=str, repr=False)
+    extension_key: str = ""
+    client_cert: str | None = None
+    client_key: str | None = None
+    tunnel_port: int = 0
     ca_file: str | None = None
     thumbprint: str | None = None
     insecure: bool = False
     call_timeout: float = 30.0
     wait_seconds: int = 10
+
+    @property
+    def principal(self) -> str:
+        """Who logs in, for people: a user name, or an extension's key."""
+        return self.extension_key if self.client_cert else self.username
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -148,12 +175,15 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
             port=session.settings.port,
             path=path,
             version=version,
-            sslContext=session.tls_context(),
+            sslContext=self._context(),
             httpConnectionTimeout=timeout,
             connectionPoolTimeout=POOL_IDLE_SECONDS,
             poolSize=POOL_SIZE,
         )
-        self.scheme = _Connection
+        self.scheme: Callable[..., _Connection] = _Connection
+
+    def _context(self) -> ssl.SSLContext:
+        return self._session.tls_context()
 
     @property
     def cookie(self) -> str:
@@ -238,6 +268,10 @@ class Session:
         self.cookie = ""
         self.about: Any = None
         self.content: Any = None
+        self.is_extension = False
+        """Whether vCenter takes this session for one of an extension, as of the last login."""
+        self.identities: tuple[str, ...] = (settings.principal,)
+        """Names under which vCenter and EAM know whoever is logged in: user names, or an extension's key."""
         self.clock = clock
         self._key: str | None = None
         self._lock = BoundedSemaphore(1)
@@ -248,7 +282,7 @@ class Session:
         self._refused: tuple[bytes, float, LoginRefused] | None = None
 
     def __repr__(self) -> str:
-        return f"<Session {self.settings.username} at {self.name}, generation {self.generation}>"
+        return f"<Session {self.settings.principal} at {self.name}, generation {self.generation}>"
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -388,7 +422,7 @@ class Session:
 
     def translate(self, exc: BaseException, where: str) -> PluginError:
         """The domain's error for ``exc``; a rejected certificate is fetched again to tell whose it is."""
-        made = translate(exc, where, self.settings.username)
+        made = translate(exc, where, self.settings.principal)
         if isinstance(made, CertificateRejected):
             made.message = f"{made.message} It is {self._shown_certificate()}."
             made.remedy = "Set the CA file that signed it, or this thumbprint if it is the right server."
@@ -415,11 +449,10 @@ class Session:
 
     def _login(self) -> None:
         """Under the lock. The cookie of a former session is given up first, so that no half-dead one stays."""
-        password = self.settings.password()
-        digest = hashlib.sha256(password.encode()).digest()
+        offered, log_in = self._by_certificate() if self.settings.client_cert else self._by_password()
         if self._refused is not None:
             refused, at, error = self._refused
-            if refused == digest and self.clock() < at + REFUSED_SECONDS:
+            if refused == offered and self.clock() < at + REFUSED_SECONDS:
                 raise LoginRefused(error.message, remedy=error.remedy)
         self._leave()
         login = _LoginStub(self, "/sdk", "vim.version.version10", self.settings.call_timeout)
@@ -431,14 +464,62 @@ class Session:
                     f"{self.name} is {content.about.fullName}, not a vCenter.", remedy="Name the vCenter, not a host."
                 )
             try:
-                session = content.sessionManager.Login(self.settings.username, password, None)
+                cookie, session = log_in(login, content.sessionManager)
             except LoginRefused as exc:
-                self._refused = (digest, self.clock(), exc)
+                self._refused = (offered, self.clock(), exc)
                 raise
             self._refused = None
-            self._take(login, content, session)
+            self._take(login, cookie, content, session)
         finally:
             login.DropConnections()
+
+    def _by_password(self) -> tuple[bytes, _LogIn]:
+        """What is offered, as a digest, and how to log in with it."""
+        password = self.settings.password()
+
+        def log_in(login: _LoginStub, manager: Any) -> tuple[str, Any]:
+            session = manager.Login(self.settings.username, password, None)
+            return login.learned, session
+
+        return hashlib.sha256(password.encode()).digest(), log_in
+
+    def _by_certificate(self) -> tuple[bytes, _LogIn]:
+        """The same. The session's cookie comes over the tunnel and serves everywhere."""
+        settings = self.settings
+        try:
+            files = [Path(name).read_bytes() for name in (settings.client_cert, settings.client_key) if name]
+        except OSError as exc:
+            raise ConfigurationError(f"{self.name}: the client certificate cannot be read: {exc}.") from exc
+
+        def log_in(login: _LoginStub, manager: Any) -> tuple[str, Any]:
+            stub = _CertificateStub(self, "/sdk", login.version, settings.call_timeout)
+            try:
+                session = vim.SessionManager(manager._GetMoId(), stub).LoginExtensionByCertificate(
+                    settings.extension_key, None
+                )
+                return stub.learned, session
+            except (LoginRefused, WrongState) as exc:
+                if not isinstance(exc.__cause__, (vim.fault.InvalidLogin, vim.fault.NoClientCertificate)):
+                    raise
+                raise self._certificate_refused(exc.__cause__) from exc.__cause__
+            finally:
+                stub.DropConnections()
+
+        return hashlib.sha256(b"\0".join(files)).digest(), log_in
+
+    def _certificate_refused(self, fault: Any) -> LoginRefused:
+        key = self.settings.extension_key
+        if isinstance(fault, vim.fault.NoClientCertificate):
+            way = f"port {self.settings.tunnel_port}" if self.settings.tunnel_port else f"port {self.settings.port}"
+            return LoginRefused(
+                f"{self.name}: the certificate of the extension {key!r} did not reach vCenter through {way}.",
+                remedy="Something on the way ends TLS; check vc_tunnel_port.",
+            )
+        return LoginRefused(
+            f"{self.name}: vCenter refused the certificate of the extension {key!r}: there is no such extension, or it "
+            f"has another certificate.",
+            remedy="Register it with this certificate: vcenter-eam extension register.",
+        )
 
     def _leave(self) -> None:
         """Log out of what is left of the session: one that answers but is of no use must not stay behind."""
@@ -450,8 +531,8 @@ class Session:
         if self._wait is not None:
             self._wait.DropConnections()
 
-    def _take(self, login: _LoginStub, content: Any, session: Any) -> None:
-        found = _SESSION_COOKIE.search(login.learned)
+    def _take(self, login: _LoginStub, cookie: str, content: Any, session: Any) -> None:
+        found = _SESSION_COOKIE.search(cookie)
         if found is None:
             raise ProtocolError(f"{self.name}: the login was accepted, but no session cookie came with it.")
         timeout = self.settings.call_timeout
@@ -464,11 +545,14 @@ class Session:
         self._wait.speak(login.version)
         self._eam.speak(eam_version(content.about.apiVersion))
         # The content's objects hang on the login stub: move them to the one that stays.
-        for name in ("sessionManager", "propertyCollector", "viewManager", "eventManager", "searchIndex", "rootFolder"):
+        for name in _USED_OF_CONTENT:
             former = getattr(content, name)
             if former is not None:
                 setattr(content, name, type(former)(former._GetMoId(), self._vim))
         self.about, self.content = content.about, content
+        self.is_extension = bool(session.extensionSession)
+        key = self.settings.extension_key if self.is_extension else ""
+        self.identities = tuple(dict.fromkeys(filter(None, (key, session.userName, self.settings.username))))
         self._key = session.key
         self.cookie = found.group(0)
         self.generation += 1
@@ -529,6 +613,46 @@ class _LoginStub(_Stub):
     def cookie(self, value: str) -> None:
         if "vmware_soap_session=" in value:
             self.learned = value
+
+
+class _CertificateStub(_LoginStub):
+    """Shows the client certificate, through the SDK tunnel where there is one."""
+
+    def __init__(self, session: Session, path: str, version: str, timeout: float) -> None:
+        super().__init__(session, path, version, timeout)
+        if session.settings.tunnel_port:
+            self.scheme = self._through_tunnel
+
+    def _context(self) -> ssl.SSLContext:
+        context = super()._context()
+        settings = self._session.settings
+        assert settings.client_cert is not None
+
+        def no_password() -> str:
+            raise ConfigurationError(
+                f"The key of the client certificate {settings.client_cert} has a password.",
+                remedy="Keep it without one, in a file that only the service may read.",
+            )
+
+        try:
+            context.load_cert_chain(settings.client_cert, settings.client_key, no_password)
+        except OSError as exc:  # ssl.SSLError is one
+            raise ConfigurationError(
+                f"The client certificate {settings.client_cert} with the key in "
+                f"{settings.client_key or 'the same file'} cannot be used: {exc.strerror or exc}.",
+                remedy="Both must be PEM, and the key must be that of the first certificate.",
+            ) from exc
+        return context
+
+    def _through_tunnel(self, host: str, port: int, **arguments: Any) -> _Connection:  # noqa: ARG002 - pyVmomi's call
+        """A connection to the SDK tunnel. vCenter shows its own certificate there, so its own name is verified."""
+        connection = _Connection(host, self._session.settings.tunnel_port, **arguments)
+        connection.set_tunnel(*SDK_TUNNEL)
+        return connection
+
+
+_LogIn = Callable[[_LoginStub, Any], tuple[str, Any]]
+"""Logs in with the given session manager; returns the cookie and the ``UserSession``."""
 
 
 def _describe(der: bytes) -> str:
