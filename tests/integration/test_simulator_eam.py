@@ -373,7 +373,7 @@ def test_standby_orphans_and_events_over_the_wire(bench: Bench) -> None:
     (orphan,) = again.vm
     assert orphan.config.managedBy.type == "agent"
     wait_for(lambda: agency.QueryRuntime().status == "green" and len(agency.QueryAgent()) == 2)
-    wait_for(lambda: [vm for vm in again.vm] and orphan not in again.vm)
+    wait_for(lambda: again.vm and orphan not in again.vm)
     bench.simulator.add_user("guest", "pw", privileges={"EAM.View"})
     with connected(bench.simulator, user="guest", password="pw") as instance:
         manager = eam_manager(bench.simulator, instance)

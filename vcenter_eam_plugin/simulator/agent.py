@@ -480,6 +480,8 @@ class Agent(EamObject):
         self.world.clock.after(self.world.knobs.deploy, lambda: self._provision(build))
 
     def _provision(self, build: Build) -> None:
+        if self.gone:
+            return  # EAM lost the agency meanwhile
         datastore, network, package = self._datastore(), self._network(), build.package
         if (
             isinstance(datastore, Problem)
