@@ -54,8 +54,8 @@ class RuleWatcher:
         """A host or its ContrailVM may have changed."""
         self._watch.observe(self._fleet, host, now)
         sight = self._watch.sight(self._fleet, host, now)
-        if sight is not None and (sight.is_down or sight.is_elsewhere):
-            # Now, and not at the next look: a rule may be broken for a second only.
+        if sight is not None and (sight.is_down or sight.is_elsewhere or self._fleet.violations(host)):
+            # Now, and not at the next look: a rule may be broken for a second only, and is over as soon.
             self._now.set()
 
     def wake(self) -> None:

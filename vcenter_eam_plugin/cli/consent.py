@@ -106,6 +106,11 @@ def show_preview(shown: Mapping[str, Any]) -> None:
     click.echo(f"  digest {shown['digest']}")
 
 
+def at_terminal() -> bool:
+    """Whether there is somebody to be asked."""
+    return sys.stdin.isatty()
+
+
 def console() -> Console:
     """Wide enough where nobody's terminal bounds it, so that a script's log is not broken up."""
     return Console() if sys.stdout.isatty() else Console(width=160)
@@ -116,7 +121,7 @@ def _ask(shown: Mapping[str, Any], acknowledge: str | None, *, sure: bool, silen
     word = str(shown["acknowledge"])
     if acknowledge is not None:
         return acknowledge
-    can_ask = sys.stdin.isatty() and not silent
+    can_ask = at_terminal() and not silent
     if word:
         return str(click.prompt(f"Type {word} to go on", default="", show_default=False)) if can_ask else ""
     if shown["confirm"] and not sure:

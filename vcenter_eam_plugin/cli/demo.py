@@ -23,14 +23,13 @@ from gevent.event import Event
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.cli.common import until_stopped
+from vcenter_eam_plugin.cli.demo_setting import KNOBS, configuration
 from vcenter_eam_plugin.cli.demo_view import JsonView, LineView, LiveView, StoryView
+from vcenter_eam_plugin.cli.full_demo import run_full_story
 from vcenter_eam_plugin.cli.story import STORY, Chapter, Step
-from vcenter_eam_plugin.config import Configuration, DefaultsConfig, EamConfig, Mode, VCenterConfig, VCenterUnit
 from vcenter_eam_plugin.domain.errors import Unavailable
-from vcenter_eam_plugin.options import Secret
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.simulator.knobs import Knobs
-from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.simulator.server import Simulator
 
 STEP_DEADLINE = 60.0
@@ -39,17 +38,6 @@ READING_PAUSE = 1.5
 """Seconds between steps when a person watches."""
 QUIET = 0.3
 """Seconds without a message before the next step begins, so that each message belongs to the step that caused it."""
-
-KNOBS = {
-    "deploy": 1.2,
-    "power_on": 0.6,
-    "power_off": 0.3,
-    "heartbeat": 0.6,
-    "evacuate": 0.8,
-    "enter_maintenance": 0.4,
-    "exit_maintenance": 0.4,
-}
-"""Seconds: slow enough for every state in between to be seen, quick enough for a story of half a minute."""
 
 
 class Demo:
@@ -127,7 +115,7 @@ class Demo:
         self._view.step_began(step)
         chapter.expected = step.act(self.simulator.vcenter.stimuli)
         if self.service is None:
-            self.service = Service(self._configuration(), broker=self._broker)
+            self.service = Service(configuration(self.simulator, self._directory), broker=self._broker)
             self.service.start()
         while not chapter.told and time.monotonic() < began + STEP_DEADLINE:
             self._heard.clear()
@@ -156,46 +144,31 @@ class Demo:
             return []
         return [alarm["text"] for vcenter in self.service.status()["vcenters"] for alarm in vcenter["alarms"]]
 
-    def _configuration(self) -> Configuration:
-        simulator = self.simulator
-        return Configuration(
-            defaults=DefaultsConfig(state_directory=self._directory / "state", ovf_server_port=0),
-            vcenters=(
-                VCenterUnit(
-                    "demo",
-                    VCenterConfig(
-                        vc_host=simulator.host,
-                        vc_port=simulator.port,
-                        vc_username=simulator.user,
-                        vc_password=Secret(simulator.password),
-                        vc_ca_certs=Path(simulator.ca_file),
-                    ),
-                    EamConfig(
-                        mode=Mode.ACT,
-                        clusters=tuple(f"/DC0/host/{cluster.name}" for cluster in simulator.vcenter.clusters()),
-                        ovf_package=write_sample(self._directory / "ovf"),
-                        agent_vm_datastore=("shared-*",),
-                        agent_vm_network=("VM Network",),
-                        power_off_grace_seconds=1.0,
-                    ),
-                ),
-            ),
-        )
-
 
 @click.command("demo")
 @click.option("--broker", default="memory://", show_default=True, metavar="URL", help="amqp://... for a real RabbitMQ.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message received, and a summary last.")
+@click.option(
+    "--story",
+    type=click.Choice(["short", "full"]),
+    default="short",
+    show_default=True,
+    help="full: walk every row that the system must do.",
+)
 @click.option("--keep", is_flag=True, help="Stay up after the story, and say where the simulated vCenter is.")
-def command(broker: str, as_json: bool, keep: bool) -> None:
+def command(broker: str, as_json: bool, story: str, keep: bool) -> None:
     """Tell the whole story against a simulated vCenter.
 
     Three hosts get their ContrailVM, one is added, one goes through maintenance; a ContrailVM is powered off, one is
     deleted, and a host is removed. Exits with 0 when all of it was heard on the bus as it should be.
     """
+    if story == "full":
+        _quiet()
+        if not run_full_story(BrokerSettings.from_url(broker), as_json=as_json):
+            raise Unavailable("Not every row came out as it should.")
+        return
     view: StoryView = JsonView() if as_json else LiveView() if sys.stdout.isatty() else LineView()
-    logging.getLogger("vcenter_eam_plugin").addHandler(logging.NullHandler())
-    logging.getLogger("vcenter_eam_plugin").propagate = False
+    _quiet()
     with tempfile.TemporaryDirectory(prefix="vcenter-eam-demo-") as directory, until_stopped() as stop:
         began = time.monotonic()
         demo = Demo(
@@ -218,3 +191,9 @@ def command(broker: str, as_json: bool, keep: bool) -> None:
             raise Unavailable(f"The story did not come out as it should. {trouble}")
     if interrupted:
         raise click.exceptions.Exit(130)
+
+
+def _quiet() -> None:
+    """The story is the output; the log would only run through it."""
+    logging.getLogger("vcenter_eam_plugin").addHandler(logging.NullHandler())
+    logging.getLogger("vcenter_eam_plugin").propagate = False

@@ -37,9 +37,7 @@ COMMANDS = {
     "release": _Command("vcenter_eam_plugin.cli.release", "Mark held ContrailVMs as available, healthy or not."),
     "resolve": _Command("vcenter_eam_plugin.cli.resolve", "Have EAM resolve the issues of HOST, or of all hosts."),
     "retreat": _Command("vcenter_eam_plugin.cli.retreat", "Remove the ContrailVMs of PATH for a time."),
-    "return": _Command(
-        "vcenter_eam_plugin.cli.return_", "End the retreat of PATH: deploy ContrailVMs there again."
-    ),
+    "return": _Command("vcenter_eam_plugin.cli.return_", "End the retreat of PATH: deploy ContrailVMs there again."),
     "scope": _Command("vcenter_eam_plugin.cli.scope", "Show what the agency covers, or take a cluster out of it."),
     "simulator": _Command("vcenter_eam_plugin.cli.simulator", "Run a simulated vCenter with ESX Agent Manager."),
     "status": _Command("vcenter_eam_plugin.cli.status", "Show how the running service and its ContrailVMs are."),

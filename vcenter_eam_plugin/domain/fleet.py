@@ -61,12 +61,13 @@ class Fleet:
         """Morefs of our agency's agents, ``None`` before the first ``QueryAgent``."""
         self.agency: AgencyFacts | None = None
         self.foreign: tuple[AgencyFacts, ...] = ()
+        """Agencies of our name that forbid using any: somebody else's, or too many."""
+        self.unseen_owner = ""
+        """Whose agency of our name may be there, unseen by the extension that is logged in now."""
         self.agency_refusal = ""
         """Why the agency may not be created or used, set by whoever decided so; shows as BLOCKED."""
         self.retreat: frozenset[str] = frozenset()
         """Compute resources that are drained of ContrailVMs for now, by an operator's switch."""
-        self.adopted: frozenset[str] = frozenset()
-        """Owners (user or extension) whose agency of our name is taken for ours, because a person said so."""
         self._notes: dict[str, str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._agency_read = False
@@ -195,6 +196,10 @@ class Fleet:
         self._notes[host] = text
         return self._derive({host})
 
+    def violations(self, host: str) -> tuple[Violation, ...]:
+        """Rules that were last seen broken on a host."""
+        return self._violations.get(host, ())
+
     def set_violations(self, host: str, found: tuple[Violation, ...]) -> tuple[ContrailVm, ...]:
         """Rules that are seen broken on a host now; returns what that changes."""
         if self._violations.get(host, ()) == found:
@@ -272,7 +277,8 @@ class Fleet:
 
     def _apply_agency(self, seen: AgencyObserved) -> set[str]:
         before, self.agency = self.agency, seen.agency
-        refused, self.foreign = bool(self.foreign) != bool(seen.foreign), seen.foreign
+        refused = (bool(self.foreign), self.unseen_owner) != (bool(seen.foreign), seen.unseen_owner)
+        self.foreign, self.unseen_owner = seen.foreign, seen.unseen_owner
         self._agency_read = True
         touched: set[str] = set()
         if seen.agency is None:
@@ -384,6 +390,8 @@ class Fleet:
         if self.foreign:
             owners = ", ".join(sorted(a.owner or a.solution_id for a in self.foreign))
             return f"the agency belongs to somebody else ({owners}); adopt it, or give ours another name"
+        if self.unseen_owner:
+            return f"the agency of {self.unseen_owner} may still be there, and the extension logged in cannot see it"
         return self.agency_refusal
 
     def _describe(self, host: str, record: _Host) -> ContrailVm:

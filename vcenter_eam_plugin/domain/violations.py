@@ -196,7 +196,8 @@ class RuleWatch:
         past = self._pasts.setdefault(host, _Past())
         away = _away(facts)
         if away:
-            past.away, past.back_from = away, ""
+            # The first reason stands: a sleeping host, or one that reboots in maintenance, is not responding either.
+            past.away, past.back_from = past.away or away, ""
         elif past.away:
             past.back_from, past.back_since, past.away = past.away, now, ""
         leaving = facts.task is HostTask.EXITING_MAINTENANCE
