@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.support.simulator",
     "tests.support.vcsim",
     "tests.support.bench",  # on top of the first two: scenarios
+    "tests.support.commands",  # on top of that: an operator
 ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.config import Configuration, DefaultsConfig, EamConfig, Mode, VCenterConfig, VCenterUnit
 from vcenter_eam_plugin.options import Secret
-from vcenter_eam_plugin.service import Service
+from vcenter_eam_plugin.service import Endpoint, Service
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.simulator.server import Simulator
 from vcenter_eam_plugin.unit import Unit
@@ -83,9 +83,17 @@ class Bench:
             ),
         )
 
-    def start(self, *, is_leader: Callable[[], bool] = lambda: True, **changes: Any) -> Service:
+    def start(
+        self,
+        *,
+        is_leader: Callable[[], bool] = lambda: True,
+        endpoints: Sequence[Callable[[Service], Endpoint]] = (),
+        **changes: Any,
+    ) -> Service:
         """Start the service; returns at once."""
-        self.service = Service(self.configuration(**changes), broker=self.broker, is_leader=is_leader)
+        self.service = Service(
+            self.configuration(**changes), broker=self.broker, is_leader=is_leader, endpoints=endpoints
+        )
         self.service.start()
         return self.service
 
