@@ -68,7 +68,12 @@ class PackageSource:
         """Greenlet body: look, say what is wrong, look again; until killed."""
         pause = FIRST_WATCH_SECONDS
         while True:
-            self.look(alarms, agency())
+            try:
+                self.look(alarms, agency())
+            except Exception as exc:  # noqa: BLE001 - the last line of defence: whoever watches must not end unseen
+                alarms.raise_("ovf-watch", f"The OVF package could not be looked at: unexpected {type(exc).__name__}.")
+            else:
+                alarms.clear("ovf-watch")
             gevent.sleep(min(pause, WATCH_SECONDS))
             pause = WATCH_SECONDS
 

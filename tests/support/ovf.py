@@ -44,9 +44,11 @@ def write_archive(path: Path, files: dict[str, bytes], format: int = tarfile.UST
 
 
 def write_certificate(folder: Path, name: str = "ovf", host: str = "127.0.0.1") -> tuple[Path, Path]:
-    """A certificate that nobody knows, and its key: ``(certificate, key)``."""
+    """A certificate that nobody knows, and its key: ``(certificate, key)``; beside it, its authority's (``.ca``)."""
     folder.mkdir(parents=True, exist_ok=True)
-    issued = trustme.CA().issue_cert(host)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / f"{name}.ca")
+    issued = authority.issue_cert(host)
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     issued.cert_chain_pems[0].write_to_path(certificate)
     issued.private_key_pem.write_to_path(key)
