@@ -48,7 +48,6 @@ class PackageSource:
         self._vcenter = vcenter
         self._server = server if eam.ovf_package is not None else None
         self._now = wall_clock
-        self._package: Package | None = None
         self._external: Descriptor | None = None
 
     def url(self) -> str:
@@ -93,9 +92,8 @@ class PackageSource:
                 f"There is no OVF package to deploy for {self._vcenter.vc_host}.",
                 remedy="Give ovf_package (served by this service) or ovf_url (an external server).",
             )
-        if self._package is None:
-            self._package = self._server.open(self._eam.ovf_package)
-        return self._package, self._server
+        # Each time: quick while nothing was touched, and what lies there now is what is to be deployed.
+        return self._server.open(self._eam.ovf_package), self._server
 
     def _external_url(self) -> str:
         """vCenter may reach what we cannot, so only what was read is judged; a failed probe is an alarm of its own."""

@@ -142,6 +142,17 @@ def test_a_package_that_is_wrong_is_an_alarm_until_it_is_right(
     assert texts(alarms) == {}
 
 
+def test_a_package_that_was_replaced_is_published_anew(tmp_path: Path, server: OvfServer) -> None:
+    """What lies there now is what an upgrade is to deploy; the same bytes keep their URL."""
+    ours = source(server, ovf_package=package(tmp_path))
+    first = ours.url()
+    assert ours.url() == first
+    package(tmp_path, 'ovf:key="c"')
+    assert ours.url() != first
+    package(tmp_path)
+    assert ours.url() == first
+
+
 def test_an_agency_that_could_not_redeploy_is_an_alarm(tmp_path: Path, server: OvfServer, alarms: Alarms) -> None:
     """S01: its package must be served for as long as it lives."""
     ours = source(server, ovf_package=package(tmp_path))

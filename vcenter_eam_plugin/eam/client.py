@@ -258,7 +258,7 @@ class EamClient:
         if isinstance(fault, eam.fault.CertificateNotTrustedFault):
             return OvfError(
                 f"{name}: vCenter does not trust the certificate of the OVF server {_shown(fault.url)}.",
-                remedy="Pin the server's certificate, or have one signed by an authority in vCenter's trusted roots.",
+                remedy="Pin it (ovf_certificate), or have one signed by an authority in vCenter's trusted roots.",
             )
         if isinstance(fault, eam.fault.InvalidAgencyScope):
             unknown = ", ".join(ref._GetMoId() for ref in fault.unknownComputeResource or ()) or "it does not name"

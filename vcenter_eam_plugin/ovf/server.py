@@ -77,6 +77,7 @@ class OvfServer:
         self._index = Index(index, logger)
         self._files = ThreadPool(_THREADS)
         self._publishing = BoundedSemaphore()
+        self._announced: set[str] = set()
         self._verdicts: dict[tuple[Piece, Stamp], AsyncResult] = {}
         self.certificate: PinnedCertificate | None = None
         tls: dict[str, Any] = {}
@@ -126,7 +127,10 @@ class OvfServer:
             if package is None:
                 package = self._files.apply(measure, (layout,))
                 self._index.add(package)
-            self._log.info("Serving the OVF package %s at %s.", path, self.url_of(package))
+            url = self.url_of(package)
+            if url not in self._announced:
+                self._announced.add(url)
+                self._log.info("Serving the OVF package %s at %s.", path, url)
         return package
 
     def url_of(self, package: Package) -> str:
