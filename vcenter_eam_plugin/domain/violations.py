@@ -186,6 +186,7 @@ class RuleWatch:
         self._times = times or Times()
         self._pasts: dict[str, _Past] = {}
         self._in_slots: frozenset[str] = frozenset()
+        self._counted: frozenset[str] = frozenset()
 
     def observe(self, fleet: Fleet, host: str, now: float) -> None:
         """A host or its ContrailVM may have changed."""
@@ -228,9 +229,15 @@ class RuleWatch:
         past.tenants_before = tenants if past.tenants_before is None else past.tenants_before & tenants
 
     def slots_read(self, fleet: Fleet, counts: Mapping[str, SlotCount]) -> None:
-        """What HA counts, by cluster. ContrailVMs are counted if they are named, or if too many VMs are."""
+        """What HA counts, by cluster. ContrailVMs are counted if they are named, or if too many VMs are.
+
+        Two numbers read one after the other differ while a VM is being started: believed is what two reads say, in
+        a cluster whose ContrailVMs are at rest.
+        """
         counted: set[str] = set()
         for cluster, count in counts.items():
+            if not self._is_at_rest(fleet, cluster):
+                continue
             agents = {
                 vm.moref
                 for vm in fleet.vms.values()
@@ -241,7 +248,13 @@ class RuleWatch:
             if count.counted_vms > count.powered_on_vms - len(agents):
                 counted |= agents
             counted |= agents & count.named_vms
-        self._in_slots = frozenset(counted)
+        self._in_slots, self._counted = self._counted & counted, frozenset(counted)
+
+    @staticmethod
+    def _is_at_rest(fleet: Fleet, cluster: str) -> bool:
+        hosts = [host for host in fleet.hosts.values() if host.compute_resource == cluster]
+        states = {status.state for host in hosts if (status := fleet.status(host.moref)) is not None}
+        return states <= {State.ACTIVE, State.MAINTENANCE, State.STANDBY}
 
     def sight(self, fleet: Fleet, host: str, now: float) -> Sight | None:
         """What the rules are asked about a host; ``None`` for one that is not watched."""
