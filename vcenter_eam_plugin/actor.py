@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.domain.actions import (
     Action,
@@ -31,7 +32,6 @@ from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.health import NOT_INSTALLED
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
-from vcenter_eam_plugin.domain.ownership import judge
 from vcenter_eam_plugin.domain.planner import Planner
 from vcenter_eam_plugin.domain.settings_rules import decide_settings
 from vcenter_eam_plugin.eam.agency import AgencySpec
@@ -74,6 +74,7 @@ class Actor:
 
     session: Session
     eam: EamClient
+    memory: AgencyMemory
     fleet: Fleet
     planner: Planner
     gate: Gate
@@ -117,8 +118,8 @@ class Actor:
     def _create_agency(self, action: CreateAgency) -> None:
         """Only when it is certain that there is none, and that no other ContrailVM stands where ours would go."""
         agencies = self.eam.agencies()
-        found = judge(agencies, self.template.name, self.session.settings.username, self.fleet.adopted)
-        if found.ours is not None or found.foreign or not self.session.alive():
+        found = self.memory.judge(agencies)
+        if found.ours is not None or found.foreign or found.unseen or not self.session.alive():
             self.read_soon(None)
             return
         standing = self._unexplained_agent_vms(agencies, action.scope)
@@ -253,6 +254,8 @@ class Actor:
     def _probe(self, action: Probe) -> None:
         """Ask the vRouter; the answer decides the next plan, and shows in the state's reason meanwhile."""
         seen = self.probe(action.ip)
+        if action.host not in self.fleet.hosts:
+            return  # it left meanwhile
         now = self.clock()
         self.planner.health.probed(action.host, action.vm, healthy=seen.healthy, reason=seen.reason, now=now)
         self.note(action.host, seen.reason)

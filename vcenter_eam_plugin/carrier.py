@@ -228,7 +228,7 @@ class Carrier:
 
     def _adopt(self, do: Adopt) -> str:
         self.gate.check()
-        self.pipeline.adopt(do.owner)
+        self.pipeline.adopt(do.agency)
         self._wait(lambda: self.pipeline.fleet.agency is not None, "the agency is not seen as ours")
         return "taken for ours"
 

@@ -160,8 +160,9 @@ class VCenterConfig:
     vc_extension_key: str = option(
         TEXT,
         "Key of the vCenter extension to log in as, such as net.example.contrail-eam; vcenter-eam extension register "
-        "makes one. With vc_client_cert by certificate, else as vc_username, which must be its service account (vCenter "
-        "8.0 U2 and later). Empty: as a plain user. Who logs in owns the agency: docs/operations.md says how to change.",
+        "makes one. With vc_client_cert by certificate, else as vc_username, which must be its service account "
+        "(vCenter 8.0 U2 and later). Empty: as a plain user. Who logs in owns the agency; docs/operations.md says how "
+        "to change that.",
         default="",
     )
     vc_client_cert: Path | None = option(
@@ -174,8 +175,8 @@ class VCenterConfig:
     )
     vc_tunnel_port: int = option(
         integer(0, 65535),
-        "Port of vCenter through which the login by certificate reaches its SDK tunnel (sdkTunnel:8089), the only place "
-        "where vCenter asks for one. 0: no tunnel, the login goes to vc_port.",
+        "Port of vCenter through which the login by certificate reaches its SDK tunnel (sdkTunnel:8089), the only "
+        "place where vCenter asks for one. 0: no tunnel, the login goes to vc_port.",
         default=80,
     )
     vc_ca_certs: Path | None = option(

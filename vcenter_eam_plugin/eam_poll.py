@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 
 from gevent.event import Event
 
+from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
-from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, Unavailable
+from vcenter_eam_plugin.domain.errors import AgencyConflict, ObjectGone, PluginError, Unavailable
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.observations import AgencyObserved, Hint, Observation
-from vcenter_eam_plugin.domain.ownership import judge
+from vcenter_eam_plugin.domain.ownership import Ownership, owner_of
 from vcenter_eam_plugin.domain.polling import PollSchedule
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.vsphere.session import Session
@@ -50,6 +51,7 @@ class EamPoll:
         fleet: Fleet,
         *,
         agency_name: str,
+        memory: AgencyMemory,
         interval: float,
         known_before: bool,
         observe: Callable[[Observation], None],
@@ -64,6 +66,7 @@ class EamPoll:
         self._eam = eam
         self._fleet = fleet
         self._agency_name = agency_name
+        self._memory = memory
         self._interval = interval
         self._known_before = known_before
         self._observe = observe
@@ -165,34 +168,45 @@ class EamPoll:
             except ObjectGone:
                 self._schedule.hint_membership()
         self._survey_at = began + SURVEY_SECONDS
-        found = judge(self._eam.agencies(), self._agency_name, self._session.settings.username, self._fleet.adopted)
-        if found.foreign:
-            owners = ", ".join(f"{a.moref} of {a.owner or a.solution_id}" for a in found.foreign)
-            self._alarms.raise_(
-                "agency-conflict",
-                f"The agency name {self._agency_name} is not ours alone: {owners}. Nothing is changed; give ours "
-                f"another name (agency_name), or log in as the owner.",
-            )
-            return AgencyObserved(began, None, None, found.foreign)
+        found = self._memory.judge(self._eam.agencies())
+        if found.foreign or found.unseen:
+            self._alarms.raise_("agency-conflict", str(self._conflict(found)))
+            return AgencyObserved(began, None, None, found.foreign, found.unseen)
         self._alarms.clear("agency-conflict")
         if found.ours is None:
             self._make_sure_it_is_gone(began)
             return AgencyObserved(began, None)
         return self._seen(found.ours, began)
 
+    def _conflict(self, found: Ownership) -> AgencyConflict:
+        us = self._session.identities[0]
+        if found.unseen:
+            return AgencyConflict(
+                f"The agency {self._agency_name} that was used before belongs to {found.unseen}, and {us} is an "
+                f"extension, which sees its own agencies alone. Nothing is changed, for it may still be there.",
+                remedy=f"Log in as {found.unseen}, or as any user with EAM.View and EAM.Modify; there adopt the agency "
+                f"to go on with it, or uninstall it to begin anew as {us}.",
+            )
+        owners = ", ".join(f"{agency.moref} of {owner_of(agency)}" for agency in found.foreign)
+        return AgencyConflict(
+            f"The agency name {self._agency_name} is not that of one agency of {us}: {owners}. Nothing is changed.",
+            remedy="Use one of them (vcenter-eam adopt), log in as its owner, or give ours another name (agency_name).",
+        )
+
     def _seen(self, agency: AgencyFacts, began: float) -> AgencyObserved:
         self._absent_since, self._known_before = None, True
+        self._memory.use(agency)
         return AgencyObserved(began, agency, self._membership(agency, began))
 
     def _make_sure_it_is_gone(self, now: float) -> None:
         """Raises Unavailable until an agency that was known has been absent for long enough."""
         if not self._session.alive():
             raise Unavailable("The list of agencies came from a session that is not logged in; it counts for nothing.")
-        if not self._known_before:
-            return
-        self._absent_since = self._absent_since if self._absent_since is not None else now
-        if now - self._absent_since < AGENCY_ABSENT:
-            raise Unavailable(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
+        if self._known_before:
+            self._absent_since = self._absent_since if self._absent_since is not None else now
+            if now - self._absent_since < AGENCY_ABSENT:
+                raise Unavailable(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
+        self._memory.forget()
 
     def _membership(self, agency: AgencyFacts, now: float) -> tuple[str, ...] | None:
         known = self._fleet.members

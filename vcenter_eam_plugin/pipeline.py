@@ -22,6 +22,7 @@ import gevent
 from gevent.event import Event
 
 from vcenter_eam_plugin.actor import Actor, AgencyTemplate, PackageSource
+from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
 from vcenter_eam_plugin.bus.outbox import Outbox
@@ -29,12 +30,13 @@ from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.config import EamConfig, RabbitConfig
 from vcenter_eam_plugin.delivery import Delivery
 from vcenter_eam_plugin.domain.budgets import Ledger, Limits
-from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.errors import PluginError, UnknownTarget
 from vcenter_eam_plugin.domain.facts import HostFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.health import HealthGate, HealthRules
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
+from vcenter_eam_plugin.domain.ownership import owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.domain.violations import Times
@@ -46,6 +48,7 @@ from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.upgrades import Upgrades
 from vcenter_eam_plugin.vrouter_probe import probe
+from vcenter_eam_plugin.vsphere import privileges
 from vcenter_eam_plugin.vsphere.inventory import Inventory
 from vcenter_eam_plugin.vsphere.session import Session
 from vcenter_eam_plugin.workers import AGENCY_KEY, Workers
@@ -97,7 +100,7 @@ class Pipeline:
         eam = EamClient(session)
         self.fleet = Fleet(session.instance_uuid, morefs, before)
         self.fleet.set_retreat(memory.retreat)
-        self.fleet.adopted = memory.adopted
+        self._agency_memory = AgencyMemory(state.with_suffix(".agency.json"), eam_config.agency_name, session)
         self.planner = Planner(
             _desired(eam_config, morefs),
             _ledger(eam_config),
@@ -124,8 +127,9 @@ class Pipeline:
             eam,
             self.fleet,
             agency_name=eam_config.agency_name,
+            memory=self._agency_memory,
             interval=eam_config.poll_seconds,
-            known_before=any(status.eam.agency for status in before.values()),
+            known_before=self._agency_memory.known_before or any(status.eam.agency for status in before.values()),
             observe=self.observe,
             follow_vms=self.inventory.follow_vms,
             follow_scope=self.inventory.set_scope,
@@ -147,6 +151,7 @@ class Pipeline:
         actor = Actor(
             session=session,
             eam=eam,
+            memory=self._agency_memory,
             fleet=self.fleet,
             planner=self.planner,
             gate=gate,
@@ -378,10 +383,20 @@ class Pipeline:
         self.delivery.publish(self.fleet.set_retreat(wanted))
         self.workers.look_at_everything()
 
-    def adopt(self, owner: str) -> None:
-        """Take this owner's agency of our name for ours from now on. Remembered over restarts."""
-        self._memory.adopt(owner)
-        self.fleet.adopted = self._memory.adopted
+    def adopt(self, moref: str) -> None:
+        """Use this agency of our name from now on, whoever owns it. Remembered over restarts.
+
+        It stays its owner's: EAM has no call that changes that. Raises UnknownTarget unless it is one that stands in
+        our way, PrivilegeMissing when the login may not change it.
+        """
+        candidates = self.fleet.foreign
+        chosen = next((each for each in candidates if each.moref == moref), None)
+        if chosen is None:
+            names = ", ".join(each.moref for each in candidates) or "none"
+            raise UnknownTarget(f"No agency {moref} is to be adopted; there are: {names}.")
+        privileges.require(self.session, ("EAM.View", "EAM.Modify"))
+        self._log.warning("The agency %s of %s is used from now on: adopted.", moref, owner_of(chosen))
+        self._agency_memory.adopt(chosen, candidates)
         self.poll.read_soon(None)
 
     def status(self) -> dict[str, Any]:

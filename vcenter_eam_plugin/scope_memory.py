@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configured scope over restarts, the clusters that an operator drains, and whose agency was adopted.
+"""The configured scope over restarts, and the clusters that an operator drains.
 
 A path that no longer resolves (renamed, moved, removed) keeps the moref that it had: what runs there is still
 ours, and only a person takes a cluster out of the scope. One JSON file per vCenter, in the state directory.
@@ -21,8 +21,6 @@ class _Kept(msgspec.Struct):
     """Path as it is configured -> moref."""
     retreat: list[str] = []
     """Morefs of compute resources that are drained."""
-    adopted: list[str] = []
-    """Owners whose agency is taken for ours."""
 
 
 class ScopeMemory:
@@ -63,16 +61,6 @@ class ScopeMemory:
     def set_retreat(self, morefs: Iterable[str]) -> None:
         """Remember which are drained."""
         self._kept.retreat = sorted(morefs)
-        self._write()
-
-    @property
-    def adopted(self) -> frozenset[str]:
-        """Owners whose agency of our name is taken for ours."""
-        return frozenset(self._kept.adopted)
-
-    def adopt(self, owner: str) -> None:
-        """Remember one more. In the place of those before: an agency has one owner."""
-        self._kept.adopted = [owner]
         self._write()
 
     def _read(self) -> _Kept:

@@ -174,7 +174,7 @@ class Unit:
             "Connected to %s (%s) as %s; scope: %s.",
             self.session.name,
             uuid,
-            self.session.settings.username,
+            self.session.identities[0],
             ", ".join(self.config.eam.clusters),
         )
         publisher = Publisher(self._broker, self._outbox, clock=self._clock, on_state=self._publisher_state)

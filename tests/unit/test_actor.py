@@ -68,6 +68,7 @@ class Bench:
         self.actor = Actor(
             session=SimpleNamespace(),  # type: ignore[arg-type]
             eam=self.eam,  # type: ignore[arg-type]
+            memory=SimpleNamespace(),  # type: ignore[arg-type]
             fleet=self.fleet,
             planner=self.planner,
             gate=self.gate,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gevent
@@ -14,6 +15,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from tests.support.facts import AGENCY, CLUSTER, VCENTER, a_cluster, a_host, a_vm, an_agency, an_agent, an_issue
+from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.domain.errors import LoginRefused, ObjectGone, PluginError, Unavailable
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
@@ -94,6 +96,8 @@ class Stopping(Event):
 class Bench:
     """A poll of ``count`` healthy hosts that the inventory has listed, with a clock that the test moves."""
 
+    directory: Path
+
     def __init__(self, count: int = 2, *, known_before: bool = False) -> None:
         self.now = 1000.0
         self.alive = True
@@ -106,12 +110,17 @@ class Bench:
         log = logging.getLogger("test.poll")
         self.alarms = Alarms(log, lambda: self.now)
         self.stopping = Stopping(self)
-        session = SimpleNamespace(settings=SimpleNamespace(username="contrail@vsphere.local"), alive=lambda: self.alive)
+        session = SimpleNamespace(
+            identities=("contrail@vsphere.local",), is_extension=False, alive=lambda: self.alive
+        )
+        self.session = session
+        self.memory = AgencyMemory(self.directory / f"{id(self)}.agency.json", NAME, session)
         self.poll = EamPoll(
             session,  # type: ignore[arg-type]
             self.eam,  # type: ignore[arg-type]
             self.fleet,
             agency_name=NAME,
+            memory=self.memory,
             interval=0.005,
             known_before=known_before,
             observe=self.observe,
@@ -142,6 +151,12 @@ class Bench:
 
     def states(self) -> dict[str, State]:
         return {status.esxi.moref: status.state for status in self.fleet.statuses()}
+
+
+@pytest.fixture(autouse=True)
+def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the benches remember their agency."""
+    monkeypatch.setattr(Bench, "directory", tmp_path, raising=False)
 
 
 @pytest.fixture

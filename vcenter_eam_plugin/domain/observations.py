@@ -35,13 +35,15 @@ class AgencyObserved:
     """One read of our agency. ``agency`` is ``None`` when a complete read found none of that name.
 
     ``agents`` is the membership (morefs) if ``QueryAgent`` was part of the read, else ``None``.
-    ``foreign`` lists agencies of the same name that are not ours (another owner, or several).
+    ``foreign`` lists agencies of the same name that are not ours (another owner, or several). ``unseen_owner`` owns
+    one that was ours and that, as who we are now, we would not see: it may still be there.
     """
 
     read_began: float
     agency: AgencyFacts | None
     agents: tuple[str, ...] | None = None
     foreign: tuple[AgencyFacts, ...] = ()
+    unseen_owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,6 +410,11 @@ def _steer_upgrade(request: Request, sight: Sight) -> Preview:
 
 def _adopt(request: Request, sight: Sight) -> Preview:
     found = sight.fleet.foreign
+    if not found and sight.fleet.unseen_owner:
+        raise WrongState(
+            f"{sight.vcenter}: an extension can neither see nor use the agency of {sight.fleet.unseen_owner}.",
+            remedy="Log in as a user who may see all agencies: adopt it as that user, or uninstall it first.",
+        )
     if not found:
         raise WrongState(f"{sight.vcenter}: no agency of our name belongs to somebody else; there is nothing to adopt.")
     chosen = [each for each in found if not request.target or request.target in (each.moref, _owner(each))]

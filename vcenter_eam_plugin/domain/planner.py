@@ -131,7 +131,7 @@ class Planner:
         """Make the agency exist and cover the scope. Only ever adds."""
         if not fleet.given_out:
             return Plan(waiting=("vCenter has not been read completely yet",))
-        if fleet.foreign:
+        if fleet.foreign or fleet.unseen_owner:
             return Plan(waiting=("an agency of our name belongs to somebody else",))
         if fleet.agency is None:
             # EAM refuses a scope with a compute resource that is gone; one that comes back is added then.
@@ -160,12 +160,13 @@ class Planner:
     def plan_host(self, fleet: Fleet, host_moref: str, now: float) -> Plan:
         """What one host needs now."""
         host = fleet.hosts.get(host_moref)
-        if not fleet.given_out or fleet.foreign or host is None or not fleet.wants_agent(host):
+        if not fleet.given_out or fleet.foreign or fleet.unseen_owner or host is None or not fleet.wants_agent(host):
             return Plan()
         settings = self._plan_settings(host, now)
         agent = fleet.agent_on(host_moref)
         available = host_available(host)
         if agent is None or not (available or is_leaving(host)):
+            self.health.over(host_moref)  # its next power-on is judged anew, even if the end of this one is never seen
             return settings
         if agent.hook is not None:
             return _joined(settings, self._plan_hook(fleet, host, agent, agent.hook, now))
@@ -187,7 +188,8 @@ class Planner:
         verdict = self.health.judge(host.moref, hook.vm, ip, now)
         match verdict.step:
             case Step.PROBE:
-                return Plan((Probe(host.moref, agent.moref, hook.vm, ip or ""),), (verdict.reason,))
+                action = Probe(host.moref, agent.moref, hook.vm, ip or "")
+                return Plan((action,), (verdict.reason,), verdict.again_at)
             case Step.WAIT:
                 return Plan(waiting=(verdict.reason,), again_at=verdict.again_at)
             case _:

@@ -371,6 +371,13 @@ class Session:
         return work()
 
     @property
+    def key(self) -> str:
+        """The session's key, by which vCenter names it to others. Raises Unavailable when nobody is logged in."""
+        if self._key is None:
+            raise Unavailable(f"{self.name}: not logged in.")
+        return self._key
+
+    @property
     def instance_uuid(self) -> str:
         """``about.instanceUuid`` of the vCenter; identifies it whatever its name or address."""
         return cast(str, self.about.instanceUuid)
@@ -494,16 +501,15 @@ class Session:
         def log_in(login: _LoginStub, manager: Any) -> tuple[str, Any]:
             stub = _CertificateStub(self, "/sdk", login.version, settings.call_timeout)
             try:
-                session = vim.SessionManager(manager._GetMoId(), stub).LoginExtensionByCertificate(
-                    settings.extension_key, None
-                )
-                return stub.learned, session
+                manager = vim.SessionManager(manager._GetMoId(), stub)
+                session = manager.LoginExtensionByCertificate(settings.extension_key, None)
             except (LoginRefused, WrongState) as exc:
                 if not isinstance(exc.__cause__, (vim.fault.InvalidLogin, vim.fault.NoClientCertificate)):
                     raise
                 raise self._certificate_refused(exc.__cause__) from exc.__cause__
             finally:
                 stub.DropConnections()
+            return stub.learned, session
 
         return hashlib.sha256(b"\0".join(files)).digest(), log_in
 
