@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S06: before a ContrailVM is powered off or deleted through the plugin it warns, and goes on only when acknowledged."""
+"""S06: before a ContrailVM is powered off or deleted through the plugin it warns, and waits for the typed name."""
 
 import json
 import logging
