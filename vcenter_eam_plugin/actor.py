@@ -14,6 +14,7 @@ from typing import Protocol
 
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.domain import customisation
 from vcenter_eam_plugin.domain.actions import (
     Action,
     CreateAgency,
@@ -21,6 +22,7 @@ from vcenter_eam_plugin.domain.actions import (
     MarkAvailable,
     Probe,
     Provision,
+    Rename,
     Resolve,
     SetHolds,
     ShrinkScope,
@@ -41,7 +43,7 @@ from vcenter_eam_plugin.vrouter_probe import Probed
 from vcenter_eam_plugin.vsphere import host_settings
 from vcenter_eam_plugin.vsphere.agent_vms import StandingVm, find_agent_vms
 from vcenter_eam_plugin.vsphere.session import Session
-from vcenter_eam_plugin.vsphere.vm_customise import customise
+from vcenter_eam_plugin.vsphere.vm_customise import apply, customise
 
 
 class PackageSource(Protocol):
@@ -108,6 +110,8 @@ class Actor:
                 self._shrink_scope(action)
             case Provision():
                 self._provision(action)
+            case Rename():
+                self._rename(action)
             case Probe():
                 self._probe(action)
             case MarkAvailable():
@@ -242,7 +246,7 @@ class Actor:
         spec = self.host_specs.for_host(self.identity_of(action.host))
         self.gate.check()
         try:
-            changes = customise(self.session, action.vm, spec)
+            changes = customise(self.session, action.vm, spec, rename=not action.replaces)
         except PluginError as exc:
             self.note(action.host, f"hook step failed: {exc}")
             raise
@@ -250,6 +254,12 @@ class Actor:
             self.log.info("ContrailVM on %s (%s): %s.", self._host_name(action.host), action.vm, change.text)
         self.note(action.host, "")
         self._mark(action)
+
+    def _rename(self, action: Rename) -> None:
+        self.gate.check()
+        self.planner.renamed(action.vm)
+        apply(self.session, action.vm, (customisation.Rename(name=action.name),))
+        self.log.info("ContrailVM on %s (%s) renamed to %s.", self._host_name(action.host), action.vm, action.name)
 
     def _probe(self, action: Probe) -> None:
         """Ask the vRouter; the answer decides the next plan, and shows in the state's reason meanwhile."""

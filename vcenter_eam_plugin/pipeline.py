@@ -106,6 +106,7 @@ class Pipeline:
             _ledger(eam_config),
             HealthGate(_health(eam_config)),
             rules_of=self._settings_rules_of,
+            name_of=self._name_of if eam_config.hold_after_provisioning else None,
         )
         self._install = InstallHook(
             eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log
@@ -355,6 +356,9 @@ class Pipeline:
     def _settings_rules_of(self, host: HostFacts) -> SettingsRules:
         spec = self._host_specs.for_host(self.identity_of(host.moref))
         return spec.settings_rules(self.planner.desired.rules)
+
+    def _name_of(self, host: HostFacts) -> str:
+        return self._host_specs.for_host(self.identity_of(host.moref)).vm_name
 
     def _install_facts(self, host: str, vm: str, ip: str) -> dict[str, Any]:
         identity = self.identity_of(host)

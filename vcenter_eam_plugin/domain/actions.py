@@ -79,16 +79,33 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """Make a held VM, while it is off, what its host's specification says; then answer the hook."""
+    """Make a held VM, while it is off, what its host's specification says; then answer the hook.
+
+    ``replaces``: its predecessor still stands and has the name.
+    """
 
     host: str
     agent: str
     vm: str
     hook: str
+    replaces: bool = False
     radius: Radius = Radius.AGENT_VM
 
     def describe(self) -> str:
         return f"customise the ContrailVM on {self.host} ({self.vm}) and mark it as available"
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Give a ContrailVM the name of its host's specification, which its predecessor had until now."""
+
+    host: str
+    vm: str
+    name: str
+    radius: Radius = Radius.AGENT_VM
+
+    def describe(self) -> str:
+        return f"rename the ContrailVM on {self.host} ({self.vm}) to {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +153,14 @@ class ShrinkScope:
 
 
 Action = (
-    CreateAgency | ExtendScope | ShrinkScope | SetHolds | WriteSettings | Resolve | Provision | Probe | MarkAvailable
+    CreateAgency
+    | ExtendScope
+    | ShrinkScope
+    | SetHolds
+    | WriteSettings
+    | Resolve
+    | Provision
+    | Rename
+    | Probe
+    | MarkAvailable
 )

@@ -20,6 +20,7 @@ from vcenter_eam_plugin.domain.actions import (
     MarkAvailable,
     Probe,
     Provision,
+    Rename,
     Resolve,
     SetHolds,
     ShrinkScope,
@@ -88,10 +89,13 @@ class Planner:
     health: HealthGate = field(default_factory=lambda: HealthGate(HealthRules()))
     rules_of: Callable[[HostFacts], SettingsRules] | None = None
     """Agent VM settings rules of one host, where they differ from ``desired.rules``. Raises ConfigurationError."""
+    name_of: Callable[[HostFacts], str] | None = None
+    """What the ContrailVM of a host is to be called; ``None`` leaves EAM's names. Raises ConfigurationError."""
     upgrade: Upgrade | None = None
     """The upgrade under way, which says whose new VM may go on."""
     may_mark: bool = True
     _since: dict[str, tuple[State, float]] = field(default_factory=dict)
+    _renamed: set[str] = field(default_factory=set)
     _settings_backoff: dict[str, tuple[float, float, str]] = field(default_factory=dict)
 
     # --- what happened ------------------------------------------------------------------------------------
@@ -173,7 +177,24 @@ class Planner:
         self.health.over(host_moref)
         if not available:
             return settings
-        return _joined(settings, self._plan_repair(fleet, host, agent, now))
+        return _joined(
+            _joined(settings, self._plan_name(fleet, host, agent)), self._plan_repair(fleet, host, agent, now)
+        )
+
+    def renamed(self, vm: str) -> None:
+        """Its name was set. Once is enough: whoever renames it afterwards means it."""
+        self._renamed.add(vm)
+
+    def _plan_name(self, fleet: Fleet, host: HostFacts, agent: AgentFacts) -> Plan:
+        """An upgraded ContrailVM gets its name once its predecessor, which had it, is gone."""
+        vm = fleet.vms.get(agent.vm or "")
+        if self.name_of is None or vm is None or agent.status is not EamStatus.GREEN or vm.moref in self._renamed:
+            return Plan()
+        try:
+            name = self.name_of(host)
+        except ConfigurationError as exc:
+            return Plan(waiting=(str(exc),))
+        return Plan((Rename(host.moref, vm.moref, name),)) if vm.name != name else Plan()
 
     def _plan_hook(self, fleet: Fleet, host: HostFacts, agent: AgentFacts, hook: HookFacts, now: float) -> Plan:
         if not self.may_mark:
@@ -182,7 +203,7 @@ class Planner:
             replaces = agent.vm not in (None, hook.vm)
             if replaces and not admits(self.upgrade, host.moref):
                 return Plan(waiting=("the new VM waits for its turn in the upgrade",))
-            return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value),))
+            return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value, replaces),))
         vm = fleet.vms.get(hook.vm)
         ip = vm.ip if vm is not None else None
         verdict = self.health.judge(host.moref, hook.vm, ip, now)
