@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 COMMAND_SECONDS = 1800.0
 """Installing packages in a guest takes minutes; a command without an end after half an hour is stuck."""
+AT_ONCE = 8
+"""Commands that run side by side: after the first deployment every ContrailVM of a fleet wants one."""
 KEPT = 10_000
 """VMs to remember: several respawns of a whole fleet."""
 
@@ -37,29 +40,37 @@ class InstallHook:
         self._facts_of = facts_of
         self._log = log
         self._done = self._read()
-        self._running: list[gevent.Greenlet] = []
+        self._running: dict[str, gevent.Greenlet] = {}
+        self._turns = BoundedSemaphore(AT_ONCE)
 
     def __call__(self, host: str, vm: str, ip: str) -> None:
         """Run the command for this VM, unless it ran for it before. Returns at once."""
-        if vm in self._done:
-            return
-        self._done = [*self._done, vm][-KEPT:]
-        # Before it runs: a command that kills us must not run again and again.
-        self._remembered.write_text(json.dumps(self._done), "utf-8")
-        self._running = [g for g in self._running if not g.dead]
-        self._running.append(gevent.spawn(self._run, vm, json.dumps(self._facts_of(host, vm, ip))))
+        self._running = {name: greenlet for name, greenlet in self._running.items() if not greenlet.dead}
+        if vm not in self._done and vm not in self._running:
+            self._running[vm] = gevent.spawn(self._run, vm, json.dumps(self._facts_of(host, vm, ip)))
 
     def stop(self) -> None:
-        """End commands that still run."""
-        gevent.killall(self._running, timeout=1)
+        """End commands that still run; those that had no turn yet have theirs after the next start."""
+        gevent.killall(list(self._running.values()), timeout=1)
 
     def _run(self, vm: str, facts: str) -> None:
+        with self._turns:
+            try:
+                self._remember(vm)  # before it runs: a command that kills us must not run again and again
+            except OSError as exc:
+                self._log.error("%s does not run for %s: %s cannot be written: %s.", self._command[0], vm,
+                                self._remembered, exc.strerror)  # fmt: skip
+                return
+            self._run_now(vm, facts)
+
+    def _run_now(self, vm: str, facts: str) -> None:
         self._log.info("Running %s for %s.", self._command[0], vm)
         try:
             done = subprocess.run(  # noqa: S603 - the operator's own command, without a shell
                 self._command,
                 input=facts,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 timeout=COMMAND_SECONDS,
@@ -77,3 +88,11 @@ class InstallHook:
         except (OSError, ValueError):
             return []
         return [str(vm) for vm in known] if isinstance(known, list) else []
+
+    def _remember(self, vm: str) -> None:
+        """Whole or not at all: half a list would have every command run again."""
+        done = [*self._done, vm][-KEPT:]
+        beside = self._remembered.with_suffix(".new")
+        beside.write_text(json.dumps(done), "utf-8")
+        beside.replace(self._remembered)
+        self._done = done

@@ -22,6 +22,8 @@ PATH = "/Snh_SandeshUVECacheReq?x=NodeStatus"
 PROBE_TIMEOUT = 3.0
 """Seconds for the whole probe; an agent on the same network answers in milliseconds."""
 MOST_BYTES = 1 << 20
+MOST_WORDS = 200
+"""Characters of a guest's own text that are passed on."""
 AGENT_MODULE = "contrail-vrouter-agent"
 FUNCTIONAL = "Functional"
 
@@ -43,8 +45,14 @@ def probe(ip: str, port: int = PORT) -> Probed:
         return Probed(False, NOT_INSTALLED)
     except gevent.Timeout:
         return Probed(False, f"the vRouter agent at {ip} did not answer within {PROBE_TIMEOUT:g} s")
-    except (OSError, http.client.HTTPException) as exc:
-        return Probed(False, f"the vRouter agent at {ip} cannot be reached: {exc or type(exc).__name__}")
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as exc:  # ValueError: what the guest calls its address is none
+        return Probed(
+            False, f"the vRouter agent at {_short(ip)} cannot be reached: {_short(str(exc)) or type(exc).__name__}"
+        )
 
 
 def _fetch(ip: str, port: int) -> bytes:
@@ -72,5 +80,11 @@ def _judge(body: bytes) -> Probed:
             if state == FUNCTIONAL:
                 return Probed(True)
             detail = process.findtext("description") or "no reason given"
-            return Probed(False, f"the vRouter agent is {state}: {detail}")
+            return Probed(False, f"the vRouter agent is {_short(state)}: {_short(detail)}")
     return Probed(False, f"NodeStatus does not name {AGENT_MODULE}")
+
+
+def _short(text: str) -> str:
+    """What a guest says goes into logs and onto the bus: in one line, and not a megabyte of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_WORDS else f"{line[:MOST_WORDS]}..."

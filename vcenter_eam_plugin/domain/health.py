@@ -83,7 +83,7 @@ class HealthGate:
         if ip is None:
             return Verdict(Step.WAIT, "powered on; the guest has no address yet", now + PROBE_SECONDS)
         if now - held.probed_at >= PROBE_SECONDS:
-            return Verdict(Step.PROBE, held.reason)
+            return Verdict(Step.PROBE, held.reason, now + PROBE_SECONDS)
         return Verdict(Step.WAIT, held.reason, held.probed_at + PROBE_SECONDS)
 
     def probed(self, host: str, vm: str, *, healthy: bool, reason: str, now: float) -> None:

@@ -99,9 +99,8 @@ def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upg
         return _stopped(upgrade, f"{_names(late, hosts)} did not come up with the new package", waiting)
     if upgrade.paused:
         return upgrade
-    if upgrade.phase is Phase.HOLDING:
-        return _look_at_canary(upgrade, hosts, waiting)
-    return _admit_next(upgrade, hosts, waiting)
+    step = _look_at_canary if upgrade.phase is Phase.HOLDING else _admit_next
+    return step(upgrade, hosts, waiting)
 
 
 def _admit_next(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
