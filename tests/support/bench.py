@@ -73,6 +73,7 @@ class Bench:
             "agent_vm_network": ("VM Network",),
             "power_off_grace_seconds": 0.2,
             "poll_seconds": 2.0,
+            "vrouter_port": simulator.knobs.vrouter_port,
         }
         return Configuration(
             defaults=DefaultsConfig(
