@@ -215,6 +215,8 @@ class VCenterConfig:
             yield f"options {' and '.join(given)}: only one of them can decide what is trusted."
 
     def _login_conflicts(self) -> Iterator[str]:
+        if self.vc_extension_key.lower().startswith("com.vmware."):
+            yield f"option vc_extension_key: found {self.vc_extension_key!r}, a key of VMware's; allowed: others."
         if self.vc_client_cert is None:
             if self.vc_client_key is not None:
                 yield "options vc_client_cert and vc_client_key: a key is useless without its certificate."

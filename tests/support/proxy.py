@@ -106,3 +106,26 @@ class Proxy:
             self._server.stop()
             self.cut()
             self._pumps.kill()
+
+
+class Tunnel(Proxy):
+    """vCenter's HTTP port as far as its SDK tunnel goes: CONNECT to a name that only vCenter knows."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(target)
+        self.asked: list[str] = []
+        """First lines of the requests that came."""
+
+    def _serve(self, client: Any, address: Any) -> None:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            if not (data := client.recv(1)):
+                return
+            request += data
+        self.asked.append(request.split(b"\r\n")[0].decode())
+        if not self.asked[-1].startswith("CONNECT sdkTunnel:8089 "):
+            client.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n")
+            client.close()
+            return
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        super()._serve(client, address)

@@ -17,8 +17,8 @@ from vcenter_eam_plugin.domain.actions import MarkAvailable, Resolve
 from vcenter_eam_plugin.domain.budgets import RESOLVE_SETTLES, Ledger, Limits
 from vcenter_eam_plugin.domain.errors import ObjectGone, PrivilegeMissing, Unavailable, WrongState
 from vcenter_eam_plugin.domain.facts import AgentFacts, HookState
-from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
+from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.vrouter_probe import Probed

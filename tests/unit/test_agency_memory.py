@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which agency was used and whose was adopted, over restarts; and what an extension cannot see is not taken for gone."""
+"""Which agency was used and whose was adopted, over restarts; what an extension cannot see is not taken for gone."""
 
 from __future__ import annotations
 

@@ -110,9 +110,7 @@ class Bench:
         log = logging.getLogger("test.poll")
         self.alarms = Alarms(log, lambda: self.now)
         self.stopping = Stopping(self)
-        session = SimpleNamespace(
-            identities=("contrail@vsphere.local",), is_extension=False, alive=lambda: self.alive
-        )
+        session = SimpleNamespace(identities=("contrail@vsphere.local",), is_extension=False, alive=lambda: self.alive)
         self.session = session
         self.memory = AgencyMemory(self.directory / f"{id(self)}.agency.json", NAME, session)
         self.poll = EamPoll(

@@ -30,6 +30,7 @@ COMMANDS = {
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
     "delete": _Command("vcenter_eam_plugin.cli.delete", "Power off and delete the ContrailVM on HOST."),
     "demo": _Command("vcenter_eam_plugin.cli.demo", "Tell the whole story against a simulated vCenter."),
+    "extension": _Command("vcenter_eam_plugin.cli.extension", "Show or register the vCenter extension to log in as."),
     "listen": _Command("vcenter_eam_plugin.cli.listen", "Print the messages on the bus as they come."),
     "pause": _Command("vcenter_eam_plugin.cli.pause", "Have the running service stop acting; it goes on watching."),
     "plan": _Command("vcenter_eam_plugin.cli.plan", "Show what would be done now, and what it touches."),

@@ -144,10 +144,14 @@ class SessionSettings:
 
 
 class _Connection(http.client.HTTPSConnection):
-    """Closes its socket also when a time-out or a kill ends the TLS handshake; gevent's own socket leaves it open."""
+    """Closes its socket also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open."""
 
     def connect(self) -> None:
-        http.client.HTTPConnection.connect(self)
+        try:
+            http.client.HTTPConnection.connect(self)
+        except BaseException:
+            self.close()
+            raise
         plain = self.sock
         try:
             context: ssl.SSLContext = self._context  # type: ignore[attr-defined] # http.client keeps it there
