@@ -243,9 +243,9 @@ class Actor:
         """Customise the held VM, then let it go. What fails leaves it held, and says which step."""
         if self._look_again(action) is None:
             return
-        spec = self.host_specs.for_host(self.identity_of(action.host))
         self.gate.check()
         try:
+            spec = self.host_specs.for_host(self.identity_of(action.host))
             changes = customise(self.session, action.vm, spec, rename=not action.replaces)
         except PluginError as exc:
             self.note(action.host, f"hook step failed: {exc}")
