@@ -25,8 +25,10 @@ from vcenter_eam_plugin.domain.polling import PollSchedule
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.vsphere.session import Session
 
-AGENTS_AT_ONCE = 64
+AGENTS_AT_ONCE = 32
 """Agents per read: what was read reaches the bus before the rest is."""
+AGENCY_SECONDS = 1.0
+"""The agency's runtime carries the issues of all agents; with many of them it is a large answer."""
 HINTS_SETTLE = 0.05
 """Seconds that a woken poll waits for more hints: one change in EAM posts several events."""
 AGENCY_ABSENT = 30.0
@@ -80,6 +82,8 @@ class EamPoll:
         self._now = Event()
         self._absent_since: float | None = None
         self._survey_at = float("-inf")
+        self._is_time = True
+        """The timer, and no hint, brought this poll about."""
         self._followed: tuple[str, ...] | None = None
         self.read_at: float | None = None
         """When EAM was last read completely (monotonic)."""
@@ -128,11 +132,13 @@ class EamPoll:
                 self._log.warning("EAM could not be read: %s", exc)
                 self._stopping.wait(backoff.next())
                 self._schedule.hint_everything()
+                self._is_time = True
                 continue
             backoff.reset()
             self.read_at = self._clock()
             self._alarms.clear("eam")
-            if self._now.wait(self._interval):
+            self._is_time = not self._now.wait(self._interval)
+            if not self._is_time:
                 self._stopping.wait(HINTS_SETTLE)
 
     def _is_stale(self) -> bool:
@@ -140,14 +146,26 @@ class EamPoll:
 
     def _poll(self) -> None:
         """The agency with all issues, then the agents whose word may have changed."""
-        self._observe(self._read_agency())
-        self._follow_scope(sorted(self._fleet.scope))
-        self._follow()
-        chosen = self._schedule.choose(self._fleet, self._clock())
-        for start in range(0, len(chosen), AGENTS_AT_ONCE):
-            self._observe(self._eam.read_agents(chosen[start : start + AGENTS_AT_ONCE]))
+        if self._agency_is_due():
+            self._observe(self._read_agency())
+            self._follow_scope(sorted(self._fleet.scope))
             self._follow()
-        self._follow()
+        urgent = dict.fromkeys(self._schedule.take_hints(self._fleet))
+        waiting = dict.fromkeys(self._schedule.choose(self._fleet, self._clock()))
+        while urgent or waiting:
+            batch = tuple({**urgent, **waiting})[:AGENTS_AT_ONCE]
+            self._observe(self._eam.read_agents(batch))
+            self._follow()
+            waiting = {moref: None for moref in {**urgent, **waiting} if moref not in batch}
+            # What is hinted at meanwhile goes before the rest: somebody acts on it.
+            urgent = dict.fromkeys(self._schedule.take_hints(self._fleet))
+
+    def _agency_is_due(self) -> bool:
+        """In a storm hints come all the time; the agency's runtime, with every issue, then is read once a second."""
+        now = self._clock()
+        known = self._fleet.agency is not None and self._fleet.members is not None
+        recent = now - self._fleet.agency_read_began < AGENCY_SECONDS
+        return self._is_time or not known or not recent or self._schedule.membership_due(now)
 
     def _follow(self) -> None:
         vms = self._fleet.agent_vms()

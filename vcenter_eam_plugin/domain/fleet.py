@@ -71,6 +71,8 @@ class Fleet:
         self._notes: dict[str, str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._agency_read = False
+        self.agency_read_began = NEVER
+        """When the read of the agency that is held began (monotonic)."""
         self._inventory_read = False
         self._listed: frozenset[str] | None = None
         self._gone_vms: set[str] = set()
@@ -279,7 +281,7 @@ class Fleet:
         before, self.agency = self.agency, seen.agency
         refused = (bool(self.foreign), self.unseen_owner) != (bool(seen.foreign), seen.unseen_owner)
         self.foreign, self.unseen_owner = seen.foreign, seen.unseen_owner
-        self._agency_read = True
+        self._agency_read, self.agency_read_began = True, seen.read_began
         touched: set[str] = set()
         if seen.agency is None:
             self.members = None

@@ -56,6 +56,15 @@ class PollSchedule:
     def membership_read(self, now: float) -> None:
         self._membership_at, self._membership_hinted = now, False
 
+    def take_hints(self, fleet: Fleet) -> tuple[str, ...]:
+        """Agents on hosts that were hinted at since; they are read before others."""
+        hinted, self._hinted = self._hinted, set()
+        return tuple(
+            sorted(
+                m for m in fleet.members or () if (agent := fleet.agents.get(m)) is not None and agent.host in hinted
+            )
+        )
+
     def choose(self, fleet: Fleet, now: float) -> tuple[str, ...]:
         """Morefs of the agents to read now; takes the hints."""
         hinted, self._hinted = self._hinted, set()
@@ -76,7 +85,8 @@ class PollSchedule:
             if (
                 agent.hook is not None
                 or agent.status is EamStatus.YELLOW
-                or types != reported
+                # An agent that was read after the agency knows better.
+                or (types != reported and agent.read_began < fleet.agency_read_began)
                 or not fleet.is_settled(agent)
                 or (status is not None and status.state in _WORKING)
                 or now - agent.read_began >= self._interval(moref, types, agent.status, now)
