@@ -153,6 +153,7 @@ class Unit:
     def _connect(self) -> Pipeline:
         self.session.open()
         uuid = self.session.instance_uuid
+        self._look_at_identity()
         memory = ScopeMemory(self._state_directory / f"{uuid}.scope.json")
         known = scope.list_compute_resources(self.session)
         morefs, troubles = memory.resolve(
@@ -196,6 +197,17 @@ class Unit:
             alarms=self.alarms,
             log=self._log,
         )
+
+    def _look_at_identity(self) -> None:
+        key, account = self.session.settings.extension_key, self.session.settings.principal
+        if key and not self.session.is_extension:
+            self.alarms.raise_(
+                "identity",
+                f"vCenter does not take {account} for the extension {key}, so agencies are that account's. Bind it "
+                f"(vcenter-eam extension register --service-account), or leave vc_extension_key empty.",
+            )
+        else:
+            self.alarms.clear("identity")
 
     def _publisher_state(self, link: dict[str, Any]) -> None:
         """The broker's troubles as alarms: it cannot be used, or it does not take some messages."""

@@ -163,9 +163,11 @@ def test_what_a_plain_user_lacks_is_named_and_an_extension_lacks_nothing(
     simulator_vcenter.simulator.add_user("viewer@vsphere.local", "viewer", {"EAM.View"})
     register_extension(simulator_vcenter.simulator, certificate)
     wanted = ("EAM.View", "EAM.Modify")
-    with simulator_vcenter.session(username="viewer@vsphere.local", password=lambda: "viewer") as viewer:
-        with pytest.raises(PrivilegeMissing, match=r"lacks EAM\.Modify on the root folder"):
-            privileges.require(viewer, wanted)
+    with (
+        simulator_vcenter.session(username="viewer@vsphere.local", password=lambda: "viewer") as viewer,
+        pytest.raises(PrivilegeMissing, match=r"lacks EAM\.Modify on the root folder"),
+    ):
+        privileges.require(viewer, wanted)
     with simulator_vcenter.session() as administrator, extension_session(simulator_vcenter, certificate) as extension:
         privileges.require(administrator, wanted)
         privileges.require(extension, wanted)
@@ -272,7 +274,7 @@ def test_service_account_logs_in_as_the_extension(simulator_vcenter: VCenter, tm
     assert simulator_vcenter.simulator is not None
     account = "svc-contrail@vsphere.local"
     simulator_vcenter.simulator.add_user(account, "secret", {"EAM.View", "EAM.Modify"})
-    operator = Operator(simulator_vcenter, tmp_path, vc_username=account, vc_password="secret")  # noqa: S106
+    operator = Operator(simulator_vcenter, tmp_path, vc_username=account, vc_password="secret")
     done = operator.run("register", "--yes", "--service-account", account)
     assert done.exit_code == 0, done.output
     assert operator.writes() == ["RegisterExtension", "SetServiceAccount"]

@@ -54,7 +54,8 @@ def _missing_privilege(fault: Any, where: str, user: str) -> errors.PrivilegeMis
         return errors.PrivilegeMissing(
             f"{where}: EAM does not allow {user!r} to do this; the privilege EAM.View or EAM.Modify is missing,"
             " or the operation is reserved for vCenter extensions.",
-            remedy="Give the account a role with EAM.View and EAM.Modify on the root folder, with propagation.",
+            remedy="Give the account a role with EAM.View and EAM.Modify on the root folder, with propagation, or log "
+            "in as an extension.",
         )
     what = privilege or "a privilege that the server does not name"
     on = f" on {target._GetMoId()}" if target is not None else ""
