@@ -25,7 +25,7 @@ from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.domain.health import OnDeadline
 from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy
 from vcenter_eam_plugin.domain.planner import DEFAULT_AUTO_RESOLVE
-from vcenter_eam_plugin.domain.violations import LATE_SECONDS
+from vcenter_eam_plugin.domain.violations import HANGS_SECONDS, LATE_SECONDS
 from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
@@ -351,6 +351,12 @@ class EamConfig:
         "Seconds after a host left maintenance within which its ContrailVM must be on; later is published as a broken "
         "rule.",
         default=LATE_SECONDS,
+    )
+    exit_hangs_seconds: float = option(
+        number(1, 86400),
+        "Seconds for which a host's exit from maintenance may wait for its ContrailVM; longer is published as a broken "
+        "rule.",
+        default=HANGS_SECONDS,
     )
     slots_seconds: float = option(
         number(1, 86400),

@@ -143,7 +143,7 @@ class Pipeline:
             session,
             self.fleet,
             publish=self.delivery.publish,
-            times=Times(late=eam_config.late_power_on_seconds),
+            times=Times(late=eam_config.late_power_on_seconds, hangs=eam_config.exit_hangs_seconds),
             slots_seconds=eam_config.slots_seconds,
             clock=clock,
             stopping=self._stopping,
