@@ -106,7 +106,9 @@ class VRouters:
             # Another simulator on this machine may have the address: the VM then has a vRouter that cannot be asked.
             self._world.journal.add("vrouter", vm=vm.moid, address=vm.address, error=str(exc))
             return
-        server = WSGIServer(listener, self._application(vm), spawn=Pool(), log=None, error_log=None)
+        # With a name of its own the server asks no resolver for one, so that nobody ends us between bind and keep.
+        named = {"SERVER_NAME": vm.address}
+        server = WSGIServer(listener, self._application(vm), spawn=Pool(), environ=named, log=None, error_log=None)
         server.start()
         self._servers[vm.moid] = server
 
