@@ -86,6 +86,9 @@ TASK_PATHS = ("info.state",)
 HOST_TASKS = {
     "HostSystem.enterMaintenanceMode": HostTask.ENTERING_MAINTENANCE,
     "HostSystem.exitMaintenanceMode": HostTask.EXITING_MAINTENANCE,
+    # the descriptions of a vCenter's TaskManager name the two modes so, others go by the method's name
+    "HostSystem.enterStandbyMode": HostTask.ENTERING_STANDBY,
+    "HostSystem.exitStandbyMode": HostTask.EXITING_STANDBY,
     "HostSystem.powerDownToStandBy": HostTask.ENTERING_STANDBY,
     "HostSystem.powerUpFromStandBy": HostTask.EXITING_STANDBY,
 }
