@@ -63,6 +63,15 @@ def test_login_by_certificate_serves_vcenter_and_eam(
         assert len(session.call(eam.EsxAgentManager("EsxAgentManager", session.eam_stub()).QueryAgency)) == 0
 
 
+def test_the_certificate_reaches_both_servers(vcenter: VCenter, certificate: ClientCertificate) -> None:
+    """S02: vcsim, which nobody here wrote, sees it too; it takes any certificate, and refuses who shows none."""
+    if vcenter.simulator is not None:
+        register_extension(vcenter.simulator, certificate)
+    with extension_session(vcenter, certificate) as session:
+        assert KEY in session.identities
+        assert session.alive()
+
+
 def test_key_may_be_in_a_file_of_its_own(simulator_vcenter: VCenter, certificate: ClientCertificate) -> None:
     assert simulator_vcenter.simulator is not None
     register_extension(simulator_vcenter.simulator, certificate)
