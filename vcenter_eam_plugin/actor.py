@@ -35,7 +35,7 @@ from vcenter_eam_plugin.domain.health import NOT_INSTALLED
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
 from vcenter_eam_plugin.domain.planner import Planner
-from vcenter_eam_plugin.domain.settings_rules import decide_settings
+from vcenter_eam_plugin.domain.settings_rules import decide_settings, unusable_settings
 from vcenter_eam_plugin.eam.agency import AgencySpec
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
@@ -222,6 +222,8 @@ class Actor:
         agent = self._look_again(action)
         if agent is None:
             return
+        if agent.vm is None:
+            self._check_settings(action.host)
         keys = tuple(issue.key for issue in agent.issues if issue.type == action.issue)
         host = self.fleet.hosts[action.host]
         now = self.clock()
@@ -274,6 +276,16 @@ class Actor:
         elif seen.reason == NOT_INSTALLED and self.install is not None:
             self.gate.check()
             self.install(action.host, action.vm, action.ip)
+
+    def _check_settings(self, host: str) -> None:
+        """Before a deployment is tried again: does the host have what its Agent VM settings name?
+
+        Raises WrongState when it has not, and shows it as the reason; only a person changes what is set.
+        """
+        trouble = unusable_settings(host_settings.read_choices(self.session, host))
+        self.note(host, trouble)
+        if trouble:
+            raise WrongState(f"{self._host_name(host)}: {trouble}.")
 
     def _mark_available(self, action: MarkAvailable) -> None:
         if self._look_again(action) is None:

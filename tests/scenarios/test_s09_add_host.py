@@ -142,3 +142,21 @@ def test_a_host_that_is_added_and_gone_again_at_once_leaves_nothing(bench: Bench
     bench.wait_until_active(later.name)
     bench.wait_for(lambda: bench.alarms() == {}, "no alarm is left")
     assert_can_be_followed(bench.messages)
+
+
+def test_settings_that_point_to_nothing_are_named_with_who_can_fix_them(
+    make_bench: Callable[..., Bench], quick_retries: None
+) -> None:
+    """S09: what is set to something unusable is BLOCKED with the reason, is not overwritten, and goes on when mended."""
+    bench = make_bench(hosts=1, clusters=1)
+    bench.vcenter.lose_datastore("shared-dc0")
+    host = bench.vcenter.hosts()[0]
+    bench.vcenter.set_agent_settings(host, "shared-dc0", "VM Network")
+    bench.start()
+    bench.wait_for_state(host.name, "BLOCKED")
+    bench.wait_for(
+        lambda: any("shared-dc0 is not accessible" in m["reason"] for m in bench.messages if m["key"]), "the reason"
+    )
+    assert bench.writes("EsxAgentHostManagerUpdateConfig") == []
+    bench.vcenter.recover_datastore("shared-dc0")
+    bench.wait_for(lambda: bench.state(host.name) == "ACTIVE", "ACTIVE once it is mended", seconds=60)

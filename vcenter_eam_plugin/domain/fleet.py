@@ -86,6 +86,9 @@ class Fleet:
         for status in (baseline or {}).values():
             self._records[status.esxi.moref] = _Host(status=status)
             self._last_esxi[status.esxi.moref] = status.esxi
+            if status.violations:
+                # What was broken is taken for broken until it is looked at: a restart of ours ends nothing.
+                self._violations[status.esxi.moref] = status.violations
 
     # --- what is known ------------------------------------------------------------------------------------
 
@@ -355,6 +358,8 @@ class Fleet:
             if record.status is None and host not in self.hosts and not self._covered:
                 continue  # EAM told of it first: what it is is known once its cluster is listed
             status = self._describe(host, record)
+            if status.state is State.ACTIVE:
+                self._notes.pop(host, None)  # what it waited for is over
             differs = status != record.status
             if record.status is None and host not in self.hosts and self.agent_on(host) is not None:
                 # EAM is ahead of the inventory: until the host is seen it can be said neither to be here nor to leave.

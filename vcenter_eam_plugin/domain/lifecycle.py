@@ -42,7 +42,8 @@ class Evidence:
     ``host_settled``: the same for changes of the host alone.
     ``vm_gone``: the agent names a VM that the inventory saw leaving.
     ``agency_trouble``: why there is no agency of ours, or empty.
-    ``note``: what a pending hook waits for, or why its step failed, as whoever works on it says.
+    ``note``: what a pending hook waits for, why its step failed, or what keeps EAM from deploying, as whoever works
+    on it found out.
     """
 
     wanted: bool
@@ -166,6 +167,10 @@ def _trouble_reason(e: Evidence) -> str:
     return e.agency_trouble
 
 
+def _note_reason(e: Evidence) -> str:
+    return e.note
+
+
 def _held_off_reason(e: Evidence) -> str:
     return e.note or "held before its first power-on"
 
@@ -218,6 +223,8 @@ RULES: tuple[Rule, ...] = (
     Rule(State.DEPLOYING, "EAM names a VM not read yet", _vm_is_expected, "EAM created the VM"),
     Rule(State.DEPLOYING, "no VM, host just came back", lambda e: e.vm is None and _issue_is_about_the_host(e),
          "the host came back; EAM is about to deploy"),
+    Rule(State.BLOCKED, "no VM, red, and known why", lambda e: e.vm is None and _status(e, EamStatus.RED)
+         and bool(e.note), _note_reason),
     Rule(None, "no VM, red", lambda e: e.vm is None and _status(e, EamStatus.RED), _issue_reason),
     Rule(State.DEPLOYING, "no VM", lambda e: e.vm is None, "EAM is deploying the ContrailVM"),
     # A VM that is off.

@@ -48,6 +48,23 @@ def decide_settings(choices: HostChoices, rules: SettingsRules) -> SettingsDecis
     return SettingsDecision(datastore, network, tuple(missing))
 
 
+def unusable_settings(choices: HostChoices) -> str:
+    """What is wrong with Agent VM settings that are set, in a sentence; empty when nothing is.
+
+    They are not ours to change: somebody set them, and other vendors' agents may use them.
+    """
+    datastores = {choice.moref: choice for choice in choices.datastores}
+    if choices.agent_datastore is not None:
+        datastore = datastores.get(choices.agent_datastore)
+        if datastore is None:
+            return f"the host's Agent VM datastore ({choices.agent_datastore}) is not mounted on it; set another"
+        if not datastore.accessible:
+            return f"the host's Agent VM datastore {datastore.name} is not accessible; repair it, or set another"
+    if choices.agent_network is not None and choices.agent_network not in {c.moref for c in choices.networks}:
+        return f"the host's Agent VM network ({choices.agent_network}) is not on the host; set another"
+    return ""
+
+
 def _first_match(choices: Sequence[SettingsChoice], patterns: Sequence[str]) -> SettingsChoice | None:
     for pattern in patterns:
         for choice in choices:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostFacts, HostTask, StandbyMode, VmFacts, VmPower
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.lifecycle import host_available
-from vcenter_eam_plugin.domain.status import State, Violation
+from vcenter_eam_plugin.domain.status import ContrailVm, State, Violation
 
 LATE_SECONDS = 120.0
 """EAM powers ContrailVMs on before the exit from maintenance ends; two minutes after it is late, not slow."""
 HANGS_SECONDS = 900.0
 """An exit from maintenance that waits for its ContrailVM for a quarter of an hour will not end by itself."""
+LONG_AGO = float("-inf")
+"""When what was seen broken before our own start began (monotonic)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,9 @@ class RuleWatch:
         if facts is None or status is None:
             self._pasts.pop(host, None)
             return
-        past = self._pasts.setdefault(host, _Past())
+        past = self._pasts.get(host)
+        if past is None:
+            past = self._pasts[host] = self._resumed({violation.name for violation in status.violations}, status)
         away = _away(facts)
         if away:
             # The first reason stands: a sleeping host, or one that reboots in maintenance, is not responding either.
@@ -205,6 +209,22 @@ class RuleWatch:
         past.leaving_since = (past.leaving_since if past.leaving_since is not None else now) if leaving else None
         if status.state is State.ACTIVE:
             past.back_from, past.tenants_before, past.tenants = "", None, frozenset()
+
+    def _resumed(self, broken: set[str], status: ContrailVm) -> _Past:
+        """The past that a violation published before our own start had: nobody can tell it a second time."""
+        past = _Past()
+        if "late_power_on_after_maintenance" in broken:
+            past.back_from, past.back_since = "maintenance", LONG_AGO
+        elif "agent_not_first_after_restart" in broken:
+            past.back_from = "lost"
+        if "exit_maintenance_hangs" in broken:
+            past.leaving_since = LONG_AGO
+        if "tenant_moved_to_unusable_host" in broken:
+            past.tenants_before = frozenset()
+        if "slots_count_agents" in broken and status.vm is not None:
+            self._in_slots |= {status.vm.moref}
+            self._counted |= {status.vm.moref}
+        return past
 
     def hosts_to_read(self, fleet: Fleet) -> tuple[str, ...]:
         """Connected hosts whose ContrailVM is down: only theirs is asked which tenant VMs run there."""
@@ -236,8 +256,6 @@ class RuleWatch:
         """
         counted: set[str] = set()
         for cluster, count in counts.items():
-            if not self._is_at_rest(fleet, cluster):
-                continue
             agents = {
                 vm.moref
                 for vm in fleet.vms.values()
@@ -245,6 +263,9 @@ class RuleWatch:
                 and (host := fleet.hosts.get(vm.host or "")) is not None
                 and host.compute_resource == cluster
             }
+            if not self._is_at_rest(fleet, cluster):
+                counted |= agents & self._counted  # a rule is not kept because it cannot be judged now
+                continue
             if count.counted_vms > count.powered_on_vms - len(agents):
                 counted |= agents
             counted |= agents & count.named_vms

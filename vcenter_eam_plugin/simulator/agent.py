@@ -492,6 +492,9 @@ class Agent(EamObject):
         ):
             self._ready()  # the world changed meanwhile: look again
             return
+        if not datastore.get("summary.accessible"):
+            self._ready(Problem("VmNotDeployed"))  # vCenter's clone or import fails, and EAM says no more than that
+            return
         if datastore.free < package.disk_bytes:
             self._ready(Problem("InsufficientSpace"))
             return

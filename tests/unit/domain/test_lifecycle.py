@@ -71,6 +71,9 @@ TABLE: list[tuple[str, State, dict[str, Any]]] = [
     ("EAM names a VM not read yet", State.DEPLOYING, {"vm": None}),
     ("no VM, host just came back", State.DEPLOYING,
      {"vm": None, "agent": an_agent(1, "VmRequiresHostOutOfMaintenanceMode", vm=None)}),
+    # S09: Agent VM settings that point to nothing are said instead of what EAM makes of them
+    ("no VM, red, and known why", State.BLOCKED,
+     {"vm": None, "agent": an_agent(1, "VmNotDeployed", vm=None), "note": "the datastore is not accessible"}),
     ("no VM, red", State.MISSING, {"vm": None, "agent": an_agent(1, "VmNotDeployed", vm=None)}),
     # S09: without settings deployment stops, and it is said why
     ("no VM, red", State.BLOCKED, {"vm": None, "agent": an_agent(1, "NoAgentVmDatastore", vm=None)}),
