@@ -16,12 +16,13 @@ from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.domain.actions import MarkAvailable, Resolve
 from vcenter_eam_plugin.domain.budgets import RESOLVE_SETTLES, Ledger, Limits
 from vcenter_eam_plugin.domain.errors import ObjectGone, PrivilegeMissing, Unavailable, WrongState
-from vcenter_eam_plugin.domain.facts import AgentFacts, HookState
+from vcenter_eam_plugin.domain.facts import AgentFacts, HookState, HostChoices, SettingsChoice
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.vrouter_probe import Probed
+from vcenter_eam_plugin.vsphere import host_settings
 
 RESOLVE = Resolve("host-1", "agent-1", "VmNotDeployed")
 MARK = MarkAvailable("host-1", "agent-1", "poweredOn")
@@ -93,7 +94,16 @@ class Bench:
 
 
 @pytest.fixture
-def broken() -> Bench:
+def choices(monkeypatch: pytest.MonkeyPatch) -> list[HostChoices]:
+    """What the host offers and has set, as vCenter would answer: the last one counts."""
+    shared, network = SettingsChoice("datastore-1", "shared", 1 << 40), SettingsChoice("network-1", "VM Network")
+    answers = [HostChoices("host-1", (shared,), (network,), "datastore-1", "network-1")]
+    monkeypatch.setattr(host_settings, "read_choices", lambda *_: answers[-1])
+    return answers
+
+
+@pytest.fixture
+def broken(choices: list[HostChoices]) -> Bench:
     return Bench(an_agent(1, "VmNotDeployed", vm=None))
 
 
@@ -185,3 +195,14 @@ def test_a_refused_mark_is_an_alarm_and_ends_marking(held: Bench) -> None:
         held.actor.do(MARK)
     assert "may-not-mark" in held.alarms
     assert not held.planner.may_mark
+
+
+def test_settings_that_point_to_nothing_are_said_and_nothing_is_asked(
+    broken: Bench, choices: list[HostChoices]
+) -> None:
+    """S09: EAM would only fail again; who set them must mend them."""
+    choices.append(replace(choices[0], agent_datastore="datastore-9"))
+    with pytest.raises(WrongState, match="not mounted"):
+        broken.actor.do(RESOLVE)
+    assert broken.eam.asked == []
+    assert "not mounted" in broken.notes[-1][1]
