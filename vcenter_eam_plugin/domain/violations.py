@@ -199,6 +199,8 @@ class RuleWatch:
         past = self._pasts.get(host)
         if past is None:
             past = self._pasts[host] = self._resumed({violation.name for violation in status.violations}, status)
+        if facts.connection is not ConnectionState.CONNECTED:
+            past.tenants = frozenset()  # it sleeps, and runs none, or it is lost, and nobody can say
         away = _away(facts)
         if away:
             # The first reason stands: a sleeping host, or one that reboots in maintenance, is not responding either.
