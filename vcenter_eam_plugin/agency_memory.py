@@ -18,9 +18,9 @@ from typing import Protocol
 
 import msgspec
 
-from vcenter_eam_plugin.domain.errors import ConfigurationError, Unavailable
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.ownership import Claim, Ownership, judge, owner_of, same_principal
+from vcenter_eam_plugin.state_file import StateFile
 
 
 class Login(Protocol):
@@ -41,10 +41,12 @@ class AgencyMemory:
     """Raises ConfigurationError for a file that cannot be read, Unavailable for one that cannot be written."""
 
     def __init__(self, path: Path, agency_name: str, login: Login) -> None:
-        self._path = path
+        self._file = StateFile(
+            path, _Kept, what="What is remembered of the agency", without="an adopted agency must be adopted again"
+        )
         self._agency_name = agency_name
         self._login = login
-        self._kept = self._read()
+        self._kept = self._file.read() or _Kept()
 
     @property
     def known_before(self) -> bool:
@@ -78,22 +80,6 @@ class AgencyMemory:
         if self._kept != _Kept():
             self._write(_Kept())
 
-    def _read(self) -> _Kept:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-        except FileNotFoundError:
-            return _Kept()
-        except (OSError, msgspec.MsgspecError) as exc:
-            raise ConfigurationError(
-                f"What is remembered of the agency in {self._path} cannot be read: {exc}.",
-                remedy="Restore the file, or move it away: an adopted agency must then be adopted again.",
-            ) from exc
-
     def _write(self, kept: _Kept) -> None:
-        beside = self._path.with_suffix(".new")
-        try:
-            beside.write_bytes(msgspec.json.encode(kept))
-            beside.replace(self._path)
-        except OSError as exc:
-            raise Unavailable(f"The agency cannot be remembered in {self._path}: {exc.strerror}.") from exc
+        self._file.write(kept)
         self._kept = kept

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from vcenter_eam_plugin.domain.errors import ConfigurationError, ScopeError, Unavailable
+from vcenter_eam_plugin.domain.errors import ScopeError
 from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
+from vcenter_eam_plugin.state_file import StateFile
 
 
 class _Kept(msgspec.Struct):
@@ -27,8 +28,10 @@ class ScopeMemory:
     """Raises ConfigurationError for a file that cannot be read, Unavailable for one that cannot be written."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kept = self._read()
+        self._file = StateFile(
+            path, _Kept, what="The remembered scope", without="clusters in retreat are deployed to again"
+        )
+        self._kept = self._file.read() or _Kept()
 
     def resolve(
         self, paths: Sequence[str], match: Callable[[Sequence[str]], tuple[ComputeResourceFacts, ...]]
@@ -50,7 +53,7 @@ class ScopeMemory:
                 troubles.append(f"{exc} It keeps {known}, which it was before.")
             self._kept.morefs[path] = found
             morefs.append(found)
-        self._write()
+        self._file.write(self._kept)
         return tuple(dict.fromkeys(morefs)), tuple(troubles)
 
     @property
@@ -61,23 +64,4 @@ class ScopeMemory:
     def set_retreat(self, morefs: Iterable[str]) -> None:
         """Remember which are drained."""
         self._kept.retreat = sorted(morefs)
-        self._write()
-
-    def _read(self) -> _Kept:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-        except FileNotFoundError:
-            return _Kept()
-        except (OSError, msgspec.MsgspecError) as exc:
-            raise ConfigurationError(
-                f"The remembered scope in {self._path} cannot be read: {exc}.",
-                remedy="Restore the file, or move it away: clusters in retreat are then deployed to again.",
-            ) from exc
-
-    def _write(self) -> None:
-        beside = self._path.with_suffix(".new")
-        try:
-            beside.write_bytes(msgspec.json.encode(self._kept))
-            beside.replace(self._path)
-        except OSError as exc:
-            raise Unavailable(f"The scope cannot be remembered in {self._path}: {exc.strerror}.") from exc
+        self._file.write(self._kept)

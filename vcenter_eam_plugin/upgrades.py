@@ -8,28 +8,31 @@ the planner's. Here are the one write that begins it, and the file that a restar
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
-
-import msgspec
 
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.domain import upgrade as rules
-from vcenter_eam_plugin.domain.errors import ConfigurationError, Unavailable, WrongState
-from vcenter_eam_plugin.domain.facts import HookState, VmPower
+from vcenter_eam_plugin.domain.errors import PluginError, WrongState
+from vcenter_eam_plugin.domain.facts import AgencyFacts, HookState, VmPower
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Planner
 from vcenter_eam_plugin.domain.upgrade import HostSight, Phase, Upgrade
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.state_file import StateFile
 
+LOOK_SECONDS = 2.0
+"""Between two looks at hosts whose new VM is awaited: EAM says nothing of it, and a green agent is read but rarely."""
+LOOK_AT = 32
+"""Hosts per look: more than a wave needs, and no burden for EAM however large the fleet is."""
 WAVE_SIZE = 4
 """Hosts at once after the canary, as many as repairs: each means minutes without network for a host's tenants."""
 
 
 class Upgrades:
-    """``wall_clock`` gives POSIX seconds; ``look_at`` has every host planned anew."""
+    """``wall_clock`` gives POSIX seconds; ``look_at_everything`` has every host planned anew, ``read_soon`` its agent read."""
 
     def __init__(
         self,
@@ -40,20 +43,25 @@ class Upgrades:
         gate: Gate,
         *,
         look_at_everything: Callable[[], None],
+        read_soon: Callable[[str | None], None],
         wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
     ) -> None:
-        self._path = path
+        self._file = StateFile(
+            path, Upgrade, what="The upgrade's state", without="held ContrailVMs then wait for a new upgrade"
+        )
         self._fleet = fleet
         self._planner = planner
         self._eam = eam
         self._gate = gate
         self._look_at_everything = look_at_everything
+        self._read_soon = read_soon
+        self._looked_at = float("-inf")
         self._wall_clock = wall_clock
         self._alarms = alarms
         self._log = log
-        self._take(self._read())
+        self._take(self._file.read())
 
     def start(self, url: str, certificate_pem: str | None = None, *, wave_size: int = WAVE_SIZE,
               all_at_once: bool = False) -> Upgrade:  # fmt: skip
@@ -61,7 +69,7 @@ class Upgrades:
         agency, running = self._fleet.agency, self._planner.upgrade
         if agency is None:
             raise WrongState("There is no agency of ours to upgrade.")
-        if running is not None and running.phase is not Phase.DONE:
+        if running is not None and running.phase is not Phase.DONE and not self._never_began(running, agency):
             raise WrongState(f"An upgrade to {running.url} is under way ({running.phase}).", remedy="Let it end first.")
         if agency.ovf_url == url:
             raise WrongState(f"The agency deploys {url} already.", remedy="A new content needs a new URL.")
@@ -76,15 +84,21 @@ class Upgrades:
         self._gate.check()
         self._log.info("Upgrading %d hosts to %s, %s.", len(begun.old), url, "at once" if all_at_once else "in waves")
         # Remembered before the write: if we end in between, the held VMs are known to be ours.
+        self._file.write(begun)
         self._take(begun)
-        self._write(begun)
         try:
             self._eam.set_package(agency.moref, url, certificate_pem, hold=not all_at_once)
-        except (ConfigurationError, WrongState):
-            self._forget()
+        except PluginError as exc:
+            if not exc.retry:  # of a write whose answer was lost nobody knows whether it was carried out
+                self._forget()
             raise
+        self._read_soon(None)
         self._look_at_everything()
         return begun
+
+    def _never_began(self, running: Upgrade, agency: AgencyFacts) -> bool:
+        """Whether the one write was lost on its way: then it may be made again, or another."""
+        return running.phase is Phase.HOLDING and self._eam.read_agency(agency.moref).ovf_url != running.url
 
     def pause(self) -> None:
         """Admit no further host. Raises WrongState when no upgrade runs."""
@@ -104,10 +118,23 @@ class Upgrades:
         running = self._planner.upgrade
         if running is None or running.phase in (Phase.DONE, Phase.STOPPED) or not self._fleet.given_out:
             return
-        after = rules.advance(running, self._sights(), self._wall_clock())
+        sights, now = self._sights(), self._wall_clock()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._look_for_new_vms(running, sights)
+        after = rules.advance(running, sights, now)
         if after != running:
             self._replace(after)
             self._look_at_everything()
+
+    def _look_for_new_vms(self, running: Upgrade, sights: Mapping[str, HostSight]) -> None:
+        awaited = (
+            host
+            for host in dict.fromkeys((running.canary, *sorted(running.old)))
+            if (sight := sights.get(host)) is not None and sight.held is None and sight.vm == running.old.get(host)
+        )
+        for host in islice(awaited, LOOK_AT):
+            self._read_soon(host)
 
     def _sights(self) -> dict[str, HostSight]:
         sights = {}
@@ -133,8 +160,8 @@ class Upgrades:
         return running
 
     def _replace(self, upgrade: Upgrade) -> None:
+        self._file.write(upgrade)
         self._take(upgrade)
-        self._write(upgrade)
         self._log.info("Upgrade to %s: %s%s.", upgrade.url, upgrade.phase, " (paused)" if upgrade.paused else "")
 
     def _take(self, upgrade: Upgrade | None) -> None:
@@ -146,27 +173,4 @@ class Upgrades:
 
     def _forget(self) -> None:
         self._take(None)
-        self._path.unlink(missing_ok=True)
-
-    def _read(self) -> Upgrade | None:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Upgrade)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError) as exc:
-            raise ConfigurationError(
-                f"The upgrade's state in {self._path} cannot be read: {exc}.",
-                remedy="Restore the file; or move it away, and held ContrailVMs wait for a new upgrade.",
-            ) from exc
-
-    def _write(self, upgrade: Upgrade) -> None:
-        """Whole or not at all: a kill in between must not lose which hosts were admitted."""
-        beside = self._path.with_suffix(".new")
-        try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(upgrade))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        except OSError as exc:
-            raise Unavailable(f"The upgrade's state cannot be written to {self._path}: {exc.strerror}.") from exc
+        self._file.forget()

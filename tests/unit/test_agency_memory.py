@@ -71,5 +71,5 @@ def test_a_file_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     (tmp_path / "vcenter.agency.json").write_text('{"used": 7}', "utf-8")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         memory(tmp_path, USER)
-    with pytest.raises(Unavailable, match="cannot be remembered"):
+    with pytest.raises(Unavailable, match="cannot be written"):
         memory(tmp_path / "nowhere", USER).use(OURS)

@@ -97,6 +97,6 @@ def test_a_file_that_cannot_be_written_is_time_s_to_heal(path: Path) -> None:
     memory.set_retreat(["domain-1"])
     blocker = path.with_suffix(".new")
     blocker.mkdir()
-    with pytest.raises(Unavailable, match="cannot be remembered"):
+    with pytest.raises(Unavailable, match="cannot be written"):
         memory.set_retreat(["domain-2"])
     assert ScopeMemory(path).retreat == {"domain-1"}

@@ -168,9 +168,15 @@ def _names(hosts: list[str], sights: Mapping[str, HostSight]) -> str:
 
 
 def resume(upgrade: Upgrade) -> Upgrade:
-    """Go on after a pause or a stop: a person has looked, and takes what failed upon himself."""
-    phase = Phase.WAVES if upgrade.phase is Phase.STOPPED else upgrade.phase
-    return msgspec.structs.replace(upgrade, paused=False, phase=phase, why="", failing_since={})
+    """Go on after a pause or a stop: a person has looked, and takes what failed upon himself.
+
+    One that stopped before its canary was admitted goes on with the canary alone: nothing was shown yet.
+    """
+    phase, admitted = upgrade.phase, upgrade.admitted
+    if phase is Phase.STOPPED:
+        phase = Phase.WAVES if admitted else Phase.CANARY
+        admitted = admitted or (upgrade.canary,)
+    return msgspec.structs.replace(upgrade, paused=False, phase=phase, admitted=admitted, why="", failing_since={})
 
 
 def pause(upgrade: Upgrade) -> Upgrade:

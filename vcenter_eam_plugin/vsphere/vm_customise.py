@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a ContrailVM as it is, and makes it what it is to be: one reconfiguration and one renaming.
 
-Only while the VM is off; a name can be given at any time. The reconfiguration carries the version that the change was made for, so that it never goes
-over somebody else's. Whether it had its effect is read afterwards.
+Only while the VM is off; a name can be given at any time. The reconfiguration carries the version that the change
+was made for, so that it never goes over somebody else's. Whether it had its effect is read afterwards.
 
 Not promised: that a VM with passed-through devices starts; whether a device is free shows at power-on alone.
 """
