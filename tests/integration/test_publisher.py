@@ -331,7 +331,7 @@ def test_a_blocked_broker_is_waited_for_on_the_same_connection(
     broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
 ) -> None:
     """connection.blocked is no failure: longer than the confirm deadline, then all arrives, once."""
-    settings = replace(broker_settings, confirm_timeout=0.5)
+    settings = replace(broker_settings, confirm_timeout=1.5)
     one = publish(settings)
     one.say(contrail_vm(0))
     one.wait_sent()
@@ -340,7 +340,7 @@ def test_a_blocked_broker_is_waited_for_on_the_same_connection(
         one.say(contrail_vm(1))
         one.wait_state("blocked")
         one.say(contrail_vm(2))
-        until = time.monotonic() + 2
+        until = time.monotonic() + 3
         wait_for(lambda: time.monotonic() > until or one.publisher.status()["state"] != "blocked")
         assert one.publisher.status()["connected"]
         assert one.outbox.backlog == 2

@@ -165,12 +165,13 @@ def test_who_fails_without_being_admitted_stops_nothing() -> None:
     assert upgrade.phase is Phase.CANARY
 
 
-def test_resume_after_a_stop_goes_on_with_the_waves() -> None:
-    """S03: a person has looked."""
+def test_resume_after_a_stop_before_the_canary_goes_on_with_the_canary_alone() -> None:
+    """S03: a person has looked, but nothing was shown yet."""
     stopped = advance(begun(), all_held(h0=held("h0", old_runs=False)), NOW)
     upgrade = rules.resume(stopped)
-    assert (upgrade.phase, upgrade.why) == (Phase.WAVES, "")
-    assert advance(upgrade, all_held(), NOW).admitted == ("h0", "h1")
+    assert (upgrade.phase, upgrade.why, upgrade.admitted) == (Phase.CANARY, "", ("h0",))
+    assert advance(upgrade, all_held(), NOW).admitted == ("h0",)
+    assert advance(upgrade, all_held(h0=upgraded("h0")), NOW).admitted == ("h0", "h1", "h2")
 
 
 def test_a_pause_admits_nobody_and_is_over_with_resume() -> None:
