@@ -18,6 +18,7 @@ from vcenter_eam_plugin.config import Mode
 from vcenter_eam_plugin.domain.errors import ProtocolError, UnknownTarget
 from vcenter_eam_plugin.options import Secret
 from vcenter_eam_plugin.plugin import EamPlugin
+from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.web.control import ControlSocket
 
 CHANGING = (
@@ -463,3 +464,31 @@ def test_tables_are_for_people(healthy: Operator) -> None:
     assert healthy.run("upgrade", "pause").exit_code == 13
     assert healthy.run("upgrade", "start", "--acknowledge", "ContrailVM-Agency").exit_code == 13, "the same package"
     assert healthy.run("return", "/DC0/host/ClusterA").exit_code == 14
+
+
+# --- upgrade -----------------------------------------------------------------------------------------------
+
+
+def test_an_upgrade_is_started_followed_and_paused_by_command(operator: Operator) -> None:
+    """Issue 3: a new package, the typed name, a canary, then the others; each host ends with a new VM."""
+    bench = operator.bench
+    bench.simulator.knobs.change({"mark_allowed_for_users": True})
+    operator.start()
+    bench.wait_until_active()
+    old = {host.name: bench.vcenter.agent_vm(host) for host in bench.vcenter.hosts()}
+    bench.stop()
+    descriptor = write_sample(bench.directory / "new")
+    descriptor.write_text(descriptor.read_text("utf-8").replace("4096 MB", "4 GB"), "utf-8")
+    operator.start(ovf_package=descriptor)
+    bench.wait_for(lambda: len(operator.ask("status")[0]["hosts"]) == 3, "everything is read")
+    assert operator.run("upgrade", "start").exit_code == 11
+    assert bench.writes("Update") == []
+    events = operator.ask("upgrade", "start", "--acknowledge", "ContrailVM-Agency")
+    assert steps(events) == [("ContrailVM-Agency", "done")]
+    assert [e["detail"].partition(",")[0] for e in events if e.get("outcome") == "running"][:2] == ["holding", "canary"]
+    bench.wait_until_active()
+    assert not set(old.values()) & {bench.vcenter.agent_vm(host) for host in bench.vcenter.hosts()}
+    (told,) = operator.ask("upgrade", "status")[0]["upgrades"]
+    assert told["phase"] == "done"
+    assert "done" in operator.run("upgrade", "status").stdout
+    assert operator.run("upgrade", "resume").exit_code == 13
