@@ -195,6 +195,7 @@ class Pipeline:
             eam,
             gate,
             look_at_everything=self.workers.look_at_everything,
+            read_soon=self.poll.read_soon,
             wall_clock=wall_clock,
             alarms=alarms,
             log=log,

@@ -176,6 +176,12 @@ class AgentFacts:
     hook: HookFacts | None
     read_began: float
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a new VM is held beside the one that the agent has: an upgrade in which its turn has not come."""
+        hook = self.hook
+        return hook is not None and hook.state is not HookState.POWERED_ON and self.vm not in (None, hook.vm)
+
 
 @dataclass(frozen=True, slots=True)
 class AgencyFacts:

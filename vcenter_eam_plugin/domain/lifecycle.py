@@ -247,6 +247,8 @@ RULES: tuple[Rule, ...] = (
          _held_on_reason),
     Rule(State.STARTING, "VM on, EAM not read since", lambda e: not e.settled,
          "powered on; EAM has not confirmed it since"),
+    Rule(State.ACTIVE, "VM on, its replacement is held", lambda e: e.agent is not None and e.agent.is_replaced
+         and not e.agent.issues, "running; a new VM is held beside it until its turn in the upgrade"),
     Rule(State.STARTING, "VM on, EAM is working", lambda e: _status(e, EamStatus.YELLOW),
          "powered on; EAM waits for it to come up"),
     Rule(State.FAULTY, "VM on, red for a fault", lambda e: _status(e, EamStatus.RED)

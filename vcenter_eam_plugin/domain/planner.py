@@ -153,8 +153,10 @@ class Planner:
         if drained and set(agency.scope) - set(drained):
             actions.append(ShrinkScope(agency.moref, drained))
         waves = self.upgrade is not None and not self.upgrade.all_at_once and self.upgrade.phase is not Phase.DONE
+        # Without the hold EAM replaces at once whatever has its successor held beside it: never by ourselves.
+        keep = agency.hold_after_provisioning and any(agent.is_replaced for agent in fleet.agents.values())
         hold = (
-            (self.desired.hold_after_provisioning or waves) and self.may_mark,
+            keep or ((self.desired.hold_after_provisioning or waves) and self.may_mark),
             (self.desired.hold_after_power_on or self.health.rules.gate) and self.may_mark,
         )
         if hold != (agency.hold_after_provisioning, agency.hold_after_power_on):
@@ -200,7 +202,7 @@ class Planner:
         if not self.may_mark:
             return Plan(waiting=("EAM refuses MarkAsAvailable to our account",))
         if hook.state is not HookState.POWERED_ON:
-            replaces = agent.vm not in (None, hook.vm)
+            replaces = agent.is_replaced
             if replaces and not admits(self.upgrade, host.moref):
                 return Plan(waiting=("the new VM waits for its turn in the upgrade",))
             return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value, replaces),))

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.facts import a_host, a_vm, an_agent
+from tests.support.facts import a_host, a_vm, an_agent, an_issue
 from vcenter_eam_plugin.domain.facts import (
     ConnectionState,
     EamStatus,
     GoalState,
+    HookFacts,
     HookState,
     HostPower,
     HostTask,
@@ -40,6 +41,9 @@ def evidence(**changes: Any) -> Evidence:
         "wanted": True, "host": a_host(), "agent": an_agent(), "vm": a_vm(), "settled": True, "host_settled": True,
     }  # fmt: skip
     return Evidence(**values | changes)
+
+
+REPLACED = replace(an_agent(hook=HookState.PROVISIONED), hook=HookFacts("vm-new", HookState.PROVISIONED))
 
 
 TABLE: list[tuple[str, State, dict[str, Any]]] = [
@@ -100,6 +104,11 @@ TABLE: list[tuple[str, State, dict[str, Any]]] = [
     ("VM on, elsewhere", State.FAULTY, {"vm": a_vm(host="host-2")}),
     ("VM on, held", State.STARTING, {"agent": an_agent(hook=HookState.POWERED_ON)}),
     ("VM on, EAM not read since", State.STARTING, {"settled": False}),
+    # S03: held, a new VM takes nothing from the one that runs
+    ("VM on, its replacement is held", State.ACTIVE, {"agent": REPLACED}),
+    ("VM on, EAM not read since", State.STARTING, {"agent": REPLACED, **LATE}),
+    ("VM on, red for a fault", State.FAULTY, {"agent": replace(REPLACED, status=EamStatus.RED,
+                                                              issues=(an_issue("VmCorrupted"),))}),
     ("VM on, EAM is working", State.STARTING, {"agent": YELLOW}),
     ("VM on, red for a fault", State.FAULTY, {"agent": an_agent(1, "VmCorrupted")}),
     ("VM on, red for a fault", State.FAULTY, {"agent": an_agent(status=EamStatus.RED)}),

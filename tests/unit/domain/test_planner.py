@@ -28,6 +28,7 @@ from vcenter_eam_plugin.domain.facts import (
     ConnectionState,
     EamStatus,
     GoalState,
+    HookFacts,
     HookState,
     HostFacts,
     HostPower,
@@ -454,3 +455,14 @@ def test_yellow_is_left_to_eam() -> None:
     working = replace(an_agent(1, "VmNotDeployed"), status=EamStatus.YELLOW)
     assert plan(a_fleet(a_host(), agents=(working,))).actions == ()
     assert plan(a_fleet(a_host(), agents=(an_agent(status=EamStatus.RED),))).actions == ()
+
+
+@pytest.mark.parametrize("may_mark", [True, False])
+def test_the_hold_is_not_given_back_while_a_new_vm_is_held_beside_one_that_runs(may_mark: bool) -> None:
+    """Bug: with the upgrade's file lost, or marking refused, EAM would have restarted the whole fleet at once."""
+    held = an_agency(hold_after_provisioning=True)
+    agent = replace(an_agent(hook=HookState.PROVISIONED), hook=HookFacts("vm-new", HookState.PROVISIONED))
+    planner = a_planner()
+    planner.may_mark = may_mark
+    assert planner.plan_agency(a_fleet(a_host(), agents=(agent,), agency=held)).actions == ()
+    assert planner.plan_agency(a_fleet(a_host(), agency=held)).actions == (SetHolds("agency-1", False, False),)
