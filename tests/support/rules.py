@@ -7,9 +7,7 @@ from typing import Any
 
 from tests.support.bench import Bench
 
-ALARMING = frozenset(
-    {"POWERED_OFF", "SUSPENDED", "MISSING", "FAULTY", "BLOCKED", "UNREACHABLE", "REMOVING", "REMOVED"}
-)
+ALARMING = frozenset({"POWERED_OFF", "SUSPENDED", "MISSING", "FAULTY", "BLOCKED", "UNREACHABLE", "REMOVING", "REMOVED"})
 """States that no host shows that is only put out of service for a while."""
 
 
@@ -60,7 +58,7 @@ class Watched:
         return [entry.fields["method"] for entry in self.bench.writes()[self._writes :]]
 
     def assert_kept(self, *hosts: str, besides: frozenset[str] = frozenset()) -> None:
-        """Nothing was repaired, alarmed or called a violation; ``hosts`` may have had only ``besides`` of what alarms."""
+        """Nothing was repaired, alarmed or called a violation; ``hosts`` had at most ``besides`` of what alarms."""
         assert self.writes() == []
         self.assert_no_alarm(*hosts, besides=besides)
         assert {name: found for name in self.bench.names() if (found := self.violations(name))} == {}
