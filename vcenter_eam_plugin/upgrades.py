@@ -32,7 +32,10 @@ WAVE_SIZE = 4
 
 
 class Upgrades:
-    """``wall_clock`` gives POSIX seconds; ``look_at_everything`` has every host planned anew, ``read_soon`` its agent read."""
+    """``wall_clock`` gives POSIX seconds.
+
+    ``look_at_everything`` has every host planned anew, ``read_soon`` has a host's agent read.
+    """
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ def test_a_host_that_is_added_and_gone_again_at_once_leaves_nothing(bench: Bench
 def test_settings_that_point_to_nothing_are_named_with_who_can_fix_them(
     make_bench: Callable[..., Bench], quick_retries: None
 ) -> None:
-    """S09: what is set to something unusable is BLOCKED with the reason, is not overwritten, and goes on when mended."""
+    """S09: what is set to something unusable is BLOCKED with the reason, is kept, and goes on when mended."""
     bench = make_bench(hosts=1, clusters=1)
     bench.vcenter.lose_datastore("shared-dc0")
     host = bench.vcenter.hosts()[0]

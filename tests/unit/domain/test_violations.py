@@ -45,7 +45,12 @@ BROKEN: dict[str, Sight] = {
         State.POWERED_OFF, HOST, OFF, now=0.0, tenants=TENANTS, tenants_before=TENANTS
     ),
     "dpm_agent_off_before_tenants": Sight(
-        State.STANDBY, replace(HOST, standby=StandbyMode.ENTERING), OFF, now=0.0, tenants=TENANTS, tenants_before=TENANTS
+        State.STANDBY,
+        replace(HOST, standby=StandbyMode.ENTERING),
+        OFF,
+        now=0.0,
+        tenants=TENANTS,
+        tenants_before=TENANTS,
     ),
     "agent_not_first_after_restart": Sight(
         State.POWERED_OFF, HOST, OFF, now=0.0, back_from="lost", tenants=TENANTS, tenants_before=frozenset()
