@@ -17,7 +17,7 @@ from vcenter_eam_plugin.cli.consent import consent_options
 @service_options
 @consent_options
 def command(agency: str | None, paths: tuple[Path, ...], vcenter: str, **consent: Any) -> None:
-    """Take over an agency of our name that belongs to somebody else.
+    """Use an agency of our name that belongs to somebody else.
 
     Also after a change of our own identity. AGENCY is its moref or its owner, where there are several. The agency's
     name must be typed. It is remembered in the state directory.

@@ -18,6 +18,7 @@ from vcenter_eam_plugin.cli.common import until_stopped
 from vcenter_eam_plugin.domain.errors import ConfigurationError, Unavailable
 from vcenter_eam_plugin.options import Address, parse_address
 from vcenter_eam_plugin.simulator.knobs import Knobs
+from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.simulator.server import Simulator
 
 
@@ -62,6 +63,11 @@ def _knobs(settings: tuple[str, ...]) -> Knobs:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where to keep CA and certificates. Default: a temporary one, removed at the end.",
 )
+@click.option(
+    "--sample-ovf",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a small OVF package there, to be deployed where no real ContrailVM is at hand.",
+)
 @click.option("--knob", "knobs", multiple=True, metavar="NAME=VALUE", help="Behaviour and delays; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Address, login and CA file as one JSON object.")
 def command(
@@ -74,6 +80,7 @@ def command(
     user: str,
     password_file: Path | None,
     directory: Path | None,
+    sample_ovf: Path | None,
     knobs: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -87,8 +94,9 @@ def command(
         user=user,
         password=password_file.read_text("utf-8").rstrip("\r\n") if password_file else None,
         knobs=_knobs(knobs),
-        directory=directory,
+        directory=directory.absolute() if directory is not None else None,  # printed, and used from anywhere
     )
+    package = write_sample(sample_ovf.absolute()) if sample_ovf is not None else None
     with until_stopped() as stop:
         try:
             simulator.start()
@@ -96,13 +104,13 @@ def command(
             # not exc.strerror: gevent appends the address to it
             raise Unavailable(f"The simulator cannot listen on {listen}: {os.strerror(exc.errno or 0)}.") from exc
         try:
-            click.echo(json.dumps(_about(simulator)) if as_json else _for_people(simulator))
+            click.echo(json.dumps(_about(simulator, package)) if as_json else _for_people(simulator, package))
             stop.wait()
         finally:
             simulator.stop()
 
 
-def _about(simulator: Simulator) -> dict[str, Any]:
+def _about(simulator: Simulator, package: Path | None) -> dict[str, Any]:
     return {
         "kind": "simulator",
         "url": simulator.url,
@@ -114,11 +122,13 @@ def _about(simulator: Simulator) -> dict[str, Any]:
         "thumbprint": simulator.thumbprint,
         "control": f"https://{simulator.host}:{simulator.port}/simulator/",
         "control_token": simulator.control_token,
+        "ovf_package": str(package) if package is not None else None,
     }
 
 
-def _for_people(simulator: Simulator) -> str:
-    about = _about(simulator)
+def _for_people(simulator: Simulator, package: Path | None) -> str:
+    about = _about(simulator, package)
+    sample = f"\n[EAM]\novf_package = {package}\n" if package is not None else ""
     return f"""vCenter (simulated) answers at {about["url"]}; Ctrl-C ends it.
 
 [VCENTER]
@@ -127,6 +137,6 @@ vc_port = {about["port"]}
 vc_username = {about["user"]}
 vc_password = {about["password"]}
 vc_ca_certs = {about["ca_file"]}
-
+{sample}
 Certificate (SHA-256): {about["thumbprint"]}
 Faults, knobs, stimuli: {about["control"]} with header X-Simulator-Token: {about["control_token"]}"""

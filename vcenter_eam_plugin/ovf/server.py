@@ -31,7 +31,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.threadpool import ThreadPool
 
-from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError
 from vcenter_eam_plugin.ovf.certificate import PinnedCertificate, read_certificate, server_context
 from vcenter_eam_plugin.ovf.conditions import FAILED, NOT_MODIFIED, PARTIAL, UNSATISFIABLE, http_date, select
 from vcenter_eam_plugin.ovf.index import Index
@@ -122,16 +122,23 @@ class OvfServer:
         All of it is read, off the event loop, unless it was published before and its files were not touched since.
         """
         with self._publishing:  # vCenters may share a package: it is read once
-            layout: Layout = self._files.apply(inspect, (path.absolute(),))
+            layout: Layout = self._in_thread(inspect, path.absolute())
             package = self._index.recognise(layout)
             if package is None:
-                package = self._files.apply(measure, (layout,))
+                package = self._in_thread(measure, layout)
                 self._index.add(package)
             url = self.url_of(package)
             if url not in self._announced:
                 self._announced.add(url)
                 self._log.info("Serving the OVF package %s at %s.", path, url)
         return package
+
+    def _in_thread(self, read: Callable[..., Any], what: object) -> Any:
+        """What ``read`` returns. Its OvfError is handed over as a value: gevent prints a traceback for a raised one."""
+        result, error = self._files.apply(_caught, (read, what))
+        if error is not None:
+            raise error
+        return result
 
     def url_of(self, package: Package) -> str:
         """The URL of a package's descriptor; its other files are beside it."""
@@ -346,6 +353,13 @@ def _is_published(piece: Piece, stamp: Stamp) -> bool:
         return digest == piece.sha256 and stamp_of(piece.path.stat()) == stamp
     except OSError:
         return False
+
+
+def _caught(read: Callable[..., Any], what: object) -> tuple[Any, OvfError | None]:
+    try:
+        return read(what), None
+    except OvfError as exc:
+        return None, exc
 
 
 def _first_gone(pieces: list[Piece]) -> str | None:
