@@ -62,7 +62,14 @@ class _Released:
         agents = self._agents()
         names = host_names(self._session, {agent.host for agent in agents if agent.host})
         held = [
-            Held(agent.host, names.get(agent.host, agent.host), agent.moref, agent.hook.state.value, agent.vm_name)
+            Held(
+                agent.host,
+                names.get(agent.host, agent.host),
+                agent.moref,
+                agent.hook.state.value,
+                agent.vm_name,
+                agent.is_replaced,
+            )
             for agent in agents
             if agent.hook is not None and agent.host is not None
         ]

@@ -216,6 +216,8 @@ class Held:
     agent: str
     hook: str
     vm_name: str
+    replaces: bool = False
+    """An older ContrailVM goes on beside it until it is let go: an upgrade in which its turn has not come."""
 
 
 def held_in(fleet: Fleet) -> tuple[Held, ...]:
@@ -224,7 +226,9 @@ def held_in(fleet: Fleet) -> tuple[Held, ...]:
     for host in fleet.hosts.values():
         agent = fleet.agent_on(host.moref)
         if agent is not None and agent.hook is not None:
-            found.append(Held(host.moref, host.name, agent.moref, agent.hook.state.value, agent.vm_name))
+            found.append(
+                Held(host.moref, host.name, agent.moref, agent.hook.state.value, agent.vm_name, agent.is_replaced)
+            )
     return tuple(found)
 
 
@@ -232,10 +236,20 @@ def preview_release(request: Request, vcenter: str, held: Iterable[Held], hosts:
     """What a release would do. It needs no more than what is held, and hosts' names by moref: after a blackout there
     may be nothing else.
 
-    Raises UnknownTarget and WrongState.
+    What waits for its turn in an upgrade is let go by name alone: all of it at once would take the ContrailVM from
+    under the tenants of the whole fleet. Raises UnknownTarget and WrongState.
     """
     chosen = sorted(held, key=lambda each: each.name)
-    if not request.everything:
+    notes: tuple[str, ...] = ()
+    if request.everything:
+        waiting = [each.name for each in chosen if each.replaces]
+        chosen = [each for each in chosen if not each.replaces]
+        if waiting:
+            notes = (
+                f"Left out, for their ContrailVM would be replaced before its turn in the upgrade: "
+                f"{', '.join(waiting)}. Release such a host alone, by its name.",
+            )
+    else:
         host = find_host(vcenter, hosts, request.target)
         chosen = [each for each in chosen if each.host == host]
         if not chosen:
@@ -243,13 +257,19 @@ def preview_release(request: Request, vcenter: str, held: Iterable[Held], hosts:
     steps = tuple(
         Step(
             each.name,
-            f"mark {each.vm_name} as available (hook {each.hook}), whether its vRouter answers or not",
-            Radius.AGENT_VM,
+            _release_text(each),
+            Radius.AGENT_VM_LOST if each.replaces else Radius.AGENT_VM,
             Release(each.host, each.agent, each.hook),
         )
         for each in chosen
     )
-    return Preview(request, vcenter, steps)
+    return Preview(request, vcenter, steps, notes)
+
+
+def _release_text(held: Held) -> str:
+    if held.replaces:
+        return "let the new ContrailVM go on: EAM deletes the one that runs now, and tenant VMs lose their network"
+    return f"mark {held.vm_name} as available (hook {held.hook}), whether its vRouter answers or not"
 
 
 def _release(request: Request, sight: Sight) -> Preview:

@@ -228,6 +228,20 @@ def test_release_lets_go_what_is_held_and_nothing_else() -> None:
         preview(asked("release", "esx-2.example"), sight(fleet))
 
 
+def test_release_of_all_takes_no_running_contrailvm_from_under_its_tenants() -> None:
+    """Bug: in the middle of an upgrade ``release --all`` marked every new VM that waited for its turn, so the whole
+    fleet was replaced at once; the preview called it harmless."""
+    waits = an_agent(1, vm="vm-old", hook=HookState.PROVISIONED)
+    held = an_agent(2, hook=HookState.POWERED_ON)
+    fleet = a_fleet(a_host(1), a_host(2), agents=(waits, held))
+    shown = preview(asked("release", everything=True), sight(fleet))
+    assert names(shown) == ["esx-2.example"]
+    assert "esx-1.example" in " ".join(shown.notes)
+    (alone,) = preview(asked("release", "esx-1.example"), sight(fleet)).steps
+    assert alone.radius is Radius.AGENT_VM_LOST
+    assert "deletes the one that runs now" in alone.text
+
+
 # --- agency ------------------------------------------------------------------------------------------------
 
 
