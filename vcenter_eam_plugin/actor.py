@@ -224,6 +224,8 @@ class Actor:
             return
         if agent.vm is None:
             self._check_settings(action.host)
+            if not self._is_planned(action):
+                return  # reading took its time: the host may be on its way into maintenance by now
         keys = tuple(issue.key for issue in agent.issues if issue.type == action.issue)
         host = self.fleet.hosts[action.host]
         now = self.clock()
@@ -255,7 +257,8 @@ class Actor:
         for change in changes:
             self.log.info("ContrailVM on %s (%s): %s.", self._host_name(action.host), action.vm, change.text)
         self.note(action.host, "")
-        self._mark(action)
+        if self._is_planned(action):  # it may have taken minutes: the host or the upgrade may be elsewhere by now
+            self._mark(action)
 
     def _rename(self, action: Rename) -> None:
         self.gate.check()
@@ -316,8 +319,11 @@ class Actor:
         self.observe(seen)
         if not isinstance(seen, AgentsObserved) or not seen.agents:
             return None
-        plan = self.planner.plan_host(self.fleet, action.host, self.clock())
-        return seen.agents[0] if action in plan.actions else None
+        return seen.agents[0] if self._is_planned(action) else None
+
+    def _is_planned(self, action: Resolve | Provision | MarkAvailable) -> bool:
+        """By what is known now; costs no call."""
+        return action in self.planner.plan_host(self.fleet, action.host, self.clock()).actions
 
     def _host_name(self, moref: str) -> str:
         host = self.fleet.hosts.get(moref)

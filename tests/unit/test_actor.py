@@ -11,14 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.facts import CLUSTER, a_fleet, a_host, an_agent, an_issue
+from vcenter_eam_plugin import actor as actor_module
 from vcenter_eam_plugin.actor import Actor, AgencyTemplate
 from vcenter_eam_plugin.alarms import Alarms
-from vcenter_eam_plugin.domain.actions import MarkAvailable, Resolve
+from vcenter_eam_plugin.domain.actions import MarkAvailable, Provision, Resolve
 from vcenter_eam_plugin.domain.budgets import RESOLVE_SETTLES, Ledger, Limits
 from vcenter_eam_plugin.domain.errors import ObjectGone, PrivilegeMissing, Unavailable, WrongState
-from vcenter_eam_plugin.domain.facts import AgentFacts, HookState, HostChoices, SettingsChoice
+from vcenter_eam_plugin.domain.facts import AgentFacts, HookState, HostChoices, HostTask, SettingsChoice
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
-from vcenter_eam_plugin.domain.observations import AgentsObserved, Observation
+from vcenter_eam_plugin.domain.observations import AgentsObserved, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.vrouter_probe import Probed
@@ -206,3 +207,36 @@ def test_settings_that_point_to_nothing_are_said_and_nothing_is_asked(
         broken.actor.do(RESOLVE)
     assert broken.eam.asked == []
     assert "not mounted" in broken.notes[-1][1]
+
+
+def test_a_host_that_goes_into_maintenance_while_its_settings_are_read_is_left_alone(
+    broken: Bench, choices: list[HostChoices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: between the second look and the Resolve vCenter is read; what it showed meanwhile was not looked at."""
+
+    def read(*_: object) -> HostChoices:
+        entering = a_host(task=HostTask.ENTERING_MAINTENANCE)
+        broken.observe(InventoryObserved(at=999.5, complete=False, hosts=(entering,)))
+        return choices[-1]
+
+    monkeypatch.setattr(host_settings, "read_choices", read)
+    broken.actor.do(RESOLVE)
+    assert broken.eam.asked == []
+    assert broken.planner.ledger.running(CLUSTER) == 0
+
+
+def test_a_host_that_goes_into_maintenance_while_its_vm_is_customised_is_not_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bug: customising takes up to minutes; the hook was answered after it whatever had become of the host, and EAM
+    powered a ContrailVM on where it was just to go off."""
+    bench = Bench(an_agent(hook=HookState.PROVISIONED))
+
+    def customise(*_: object, **__: object) -> tuple[()]:
+        entering = a_host(task=HostTask.ENTERING_MAINTENANCE)
+        bench.observe(InventoryObserved(at=999.5, complete=False, hosts=(entering,)))
+        return ()
+
+    monkeypatch.setattr(actor_module, "customise", customise)
+    bench.actor.do(Provision("host-1", "agent-1", "vm-1", HookState.PROVISIONED.value, False))
+    assert bench.eam.marked == []
