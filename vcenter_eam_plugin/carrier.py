@@ -238,7 +238,9 @@ class Carrier:
         match do:
             case StartUpgrade():
                 certificate = self.pipeline.workers.actor.package.certificate()
-                upgrades.start(do.url, certificate, all_at_once=do.at_once)
+                # The agency is written as a whole: whoever read it before us would put the old package back.
+                with self.pipeline.workers.turn(AGENCY_KEY):
+                    upgrades.start(do.url, certificate, all_at_once=do.at_once)
             case SteerUpgrade(pause=True):
                 upgrades.pause()
             case SteerUpgrade():
@@ -281,6 +283,11 @@ class Carrier:
         with self.pipeline.workers.turn(AGENCY_KEY):
             if self._eam.agents_of(do.agency):
                 raise WrongState("The agency was not destroyed: agents are left.", remedy="Uninstall again.")
+            if not self.pipeline.session.alive():
+                raise Unavailable(
+                    "The agency was not destroyed: that it has no agents was said to a session that is not logged in.",
+                    remedy="Uninstall again.",
+                )
             self.gate.check()
             # First: an agency that is seen to be gone while we act is created again.
             self.gate.pause()
