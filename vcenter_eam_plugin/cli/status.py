@@ -35,11 +35,12 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
         return
     for each in chosen:
         _show_vcenter(each)
-    _show_hosts(hosts)
+    _show_hosts(hosts, {each["name"]: each.get("waiting", {}) for each in chosen})
 
 
 def _show_vcenter(each: dict[str, Any]) -> None:
-    counts = ", ".join(f"{count} {state}" for state, count in each.get("states", {}).items()) or "nothing read yet"
+    counts = ", ".join(f"{count} {state}" for state, count in each.get("states", {}).items())
+    counts = counts or ("no ContrailVM" if each.get("ready") else "nothing read yet")
     leading = "leading" if each.get("leading") else "not leading"
     agency = each.get("agency")
     click.echo(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {counts}"))
@@ -48,14 +49,17 @@ def _show_vcenter(each: dict[str, Any]) -> None:
         click.secho(clean(f"  ALARM {alarm['name']}: {alarm['text']}"), fg="red")
 
 
-def _show_hosts(hosts: list[dict[str, Any]]) -> None:
+def _show_hosts(hosts: list[dict[str, Any]], waiting: dict[str, dict[str, list[str]]]) -> None:
+    """``waiting``: by vCenter and host, why nothing is done just now."""
     table = Table()
     for column in ("host", "cluster", "state", "ContrailVM", "address", "reason"):
         table.add_column(column, overflow="fold")
     for host in hosts:
         vm, esxi = host["vm"] or {}, host["esxi"]
         violations = "; ".join(violation["name"] for violation in host["violations"])
-        reason = f"{host['reason']} [RULE BROKEN: {violations}]" if violations else host["reason"]
+        reason = "; ".join((host["reason"], *waiting[host["vcenter"]].get(esxi["moref"], ())))
+        if violations:
+            reason = f"{reason} [RULE BROKEN: {violations}]"
         state = f"[{_COLOURS.get(host['state'], 'red')}]{host['state']}[/]"
         cells = (escape(clean(text)) for text in (vm.get("name") or "-", vm.get("ip") or "-", reason))
         table.add_row(escape(clean(esxi["name"])), escape(clean(esxi["cluster"])), state, *cells)
