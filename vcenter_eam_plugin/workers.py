@@ -13,6 +13,7 @@ from gevent.lock import BoundedSemaphore
 from vcenter_eam_plugin.actor import Actor
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.domain.actions import Action
 from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, WrongState
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Plan, Planner
@@ -23,6 +24,9 @@ AGENCY_KEY = "agency"
 """The key of the agency itself; the others are host morefs."""
 REFUSED_RETRY = 30.0
 """Seconds before something that a person must mend is tried again."""
+SAME_AGAIN = 2.0
+"""Seconds before what was done, and is wanted still, is done again: EAM takes its time to show an effect, and each read
+that does not show it yet comes back here at once."""
 
 
 class Workers:
@@ -54,6 +58,7 @@ class Workers:
         self._log = log
         self._backoff: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
+        self._done: dict[str, tuple[tuple[Action, ...], float]] = {}
         self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
         self.waiting: dict[str, tuple[str, ...]] = {}
         """Why something is not done, by key."""
@@ -111,18 +116,23 @@ class Workers:
         if plan.again_at is not None:
             self.queue.add_at(key, plan.again_at)
         if not plan.actions:
+            self._done.pop(key, None)
             if not plan.waiting:
                 self._succeeded(key)
                 self._alarms.clear(f"agent-vm-settings:{key}")
+            if key not in self._fleet.hosts:
+                self._alarms.clear(f"released:{key}")  # of a host that left nobody will say that it is well
             return
         if self._gate.closed():
             return
-        not_before = self._not_before.get(key, now)
+        done, done_at = self._done.get(key, ((), now))
+        not_before = max(self._not_before.get(key, now), done_at + SAME_AGAIN if plan.actions == done else now)
         if now < not_before:
             self.queue.add_at(key, not_before)
             return
         for action in plan.actions:
             self.actor.do(action)
+        self._done[key] = plan.actions, self._clock()
         self._succeeded(key)
 
     def _succeeded(self, key: str) -> None:

@@ -20,7 +20,7 @@ from vcenter_eam_plugin.domain.observations import AgencyObserved, InventoryObse
 from vcenter_eam_plugin.domain.planner import Desired, Plan, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.gate import Gate
-from vcenter_eam_plugin.workers import AGENCY_KEY, REFUSED_RETRY, Workers
+from vcenter_eam_plugin.workers import AGENCY_KEY, REFUSED_RETRY, SAME_AGAIN, Workers
 from vcenter_eam_plugin.workqueue import WorkQueue
 
 
@@ -307,3 +307,26 @@ def raising(error: Exception) -> Callable[[Action], None]:
         raise error
 
     return how
+
+
+def test_what_has_no_effect_yet_is_not_done_as_fast_as_eam_can_be_read(make: Make) -> None:
+    """Bug: a hook that EAM takes seconds to drop was answered again after each read, some ten times a second a host;
+    the same with an agency that does not take its hold flags."""
+    held = make(a_fleet(a_host(), agents=(an_agent(hook=HookState.POWERED_ON),)))
+    assert held.work("host-1") == [MarkAvailable("host-1", "agent-1", "poweredOn")]
+    for _ in range(5):
+        assert held.work("host-1") == []
+        held.now += SAME_AGAIN / 6
+    held.now += SAME_AGAIN
+    assert len(held.work()) == 1, "by itself, without another word of EAM"
+
+
+def test_the_alarm_of_a_release_ends_with_its_host(make: Make) -> None:
+    """Bug: a host that left the inventory kept its alarm for ever."""
+    bench = make(a_fleet(a_host()))
+    bench.alarms.raise_("released:host-1", "esx-1.example: released without health.")
+    bench.work("host-1")
+    assert "released:host-1" in bench.alarms
+    bench.fleet.apply(InventoryObserved(at=20.0, gone=("host-1",)))
+    bench.work("host-1")
+    assert "released:host-1" not in bench.alarms
