@@ -196,6 +196,7 @@ class Pipeline:
             gate,
             look_at_everything=self.workers.look_at_everything,
             read_soon=self.poll.read_soon,
+            publish=self.delivery.publish,
             wall_clock=wall_clock,
             alarms=alarms,
             log=log,

@@ -8,7 +8,7 @@ the planner's. Here are the one write that begins it, and the file that a restar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from vcenter_eam_plugin.domain.errors import PluginError, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts, HookState, VmPower
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Planner
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.domain.upgrade import HostSight, Phase, Upgrade
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
@@ -47,6 +48,7 @@ class Upgrades:
         *,
         look_at_everything: Callable[[], None],
         read_soon: Callable[[str | None], None],
+        publish: Callable[[Sequence[ContrailVm]], None],
         wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
@@ -60,6 +62,7 @@ class Upgrades:
         self._gate = gate
         self._look_at_everything = look_at_everything
         self._read_soon = read_soon
+        self._publish = publish
         self._looked_at = float("-inf")
         self._wall_clock = wall_clock
         self._alarms = alarms
@@ -140,7 +143,8 @@ class Upgrades:
             self._read_soon(host)
 
     def _sights(self) -> dict[str, HostSight]:
-        sights = {}
+        running, sights = self._planner.upgrade, {}
+        old = running.old if running is not None else {}
         for status in self._fleet.statuses():
             host = status.esxi.moref
             agent = self._fleet.agent_on(host)
@@ -150,7 +154,8 @@ class Upgrades:
             sights[host] = HostSight(
                 state=status.state,
                 vm=agent.vm if agent is not None else None,
-                held=held if agent is not None and held != agent.vm else None,
+                # Not the VM it had: EAM may name the new one as the agent's own already, when the old one is gone.
+                held=held if agent is not None and held != old.get(host, agent.vm) else None,
                 old_runs=vm is not None and vm.power is VmPower.POWERED_ON,
                 name=status.esxi.name,
             )
@@ -169,6 +174,9 @@ class Upgrades:
 
     def _take(self, upgrade: Upgrade | None) -> None:
         self._planner.upgrade = upgrade
+        under_way = upgrade is not None and upgrade.phase is not Phase.DONE
+        replaced = {host: upgrade.old[host] for host in upgrade.active} if upgrade is not None and under_way else {}
+        self._publish(self._fleet.set_replacing(replaced))
         if upgrade is not None and upgrade.phase is Phase.STOPPED:
             self._alarms.raise_("upgrade-stopped", f"The upgrade stopped: {upgrade.why}. See the hosts, then resume.")
         else:

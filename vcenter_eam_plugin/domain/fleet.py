@@ -70,6 +70,7 @@ class Fleet:
         """Compute resources that are drained of ContrailVMs for now, by an operator's switch."""
         self._notes: dict[str, str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
+        self._replacing: Mapping[str, str] = {}
         self._agency_read = False
         self.agency_read_began = NEVER
         """When the read of the agency that is held began (monotonic)."""
@@ -193,6 +194,12 @@ class Fleet:
         """Drain these compute resources, and no others; returns the statuses that this changes."""
         self.retreat = frozenset(compute_resources)
         return self._derive(set(self._records) | set(self.hosts))
+
+    def set_replacing(self, vms: Mapping[str, str]) -> tuple[ContrailVm, ...]:
+        """An upgrade is to replace these VMs (by host), which served their tenants; returns what that changes."""
+        touched = {host for host in {*vms, *self._replacing} if vms.get(host) != self._replacing.get(host)}
+        self._replacing = dict(vms)
+        return self._derive(touched & self._records.keys())
 
     def note(self, host: str, text: str) -> tuple[ContrailVm, ...]:
         """Say what the pending hook of a host waits for (empty: nothing to say); returns what that changes."""
@@ -391,6 +398,7 @@ class Fleet:
             vm_gone=agent is not None and agent.vm in self._gone_vms,
             agency_trouble=self._agency_trouble(),
             note=self._notes.get(host, ""),
+            replacing=agent is not None and agent.vm is not None and self._replacing.get(host) == agent.vm,
         )
 
     def _agency_trouble(self) -> str:

@@ -42,6 +42,7 @@ class Evidence:
     ``host_settled``: the same for changes of the host alone.
     ``vm_gone``: the agent names a VM that the inventory saw leaving.
     ``agency_trouble``: why there is no agency of ours, or empty.
+    ``replacing``: an upgrade is to replace the VM, which served its tenants when that began.
     ``note``: what a pending hook waits for, why its step failed, or what keeps EAM from deploying, as whoever works
     on it found out.
     """
@@ -55,6 +56,7 @@ class Evidence:
     vm_gone: bool = False
     agency_trouble: str = ""
     note: str = ""
+    replacing: bool = False
 
     @property
     def issue(self) -> IssueFacts | None:
@@ -218,8 +220,8 @@ RULES: tuple[Rule, ...] = (
     Rule(State.REMOVING, "agent's goal is uninstalled",
          lambda e: e.agent is not None and e.agent.goal is GoalState.UNINSTALLED, "EAM is removing the agent"),
     # No VM.
-    Rule(State.MISSING, "the VM left the inventory, EAM still names it", lambda e: e.vm_gone,
-         "the ContrailVM was deleted"),
+    Rule(State.MISSING, "the VM left the inventory, EAM still names it", lambda e: e.vm_gone
+         and not (e.replacing and _status(e, EamStatus.YELLOW)), "the ContrailVM was deleted"),
     Rule(State.DEPLOYING, "EAM names a VM not read yet", _vm_is_expected, "EAM created the VM"),
     Rule(State.DEPLOYING, "no VM, host just came back", lambda e: e.vm is None and _issue_is_about_the_host(e),
          "the host came back; EAM is about to deploy"),
@@ -247,8 +249,9 @@ RULES: tuple[Rule, ...] = (
          _held_on_reason),
     Rule(State.STARTING, "VM on, EAM not read since", lambda e: not e.settled,
          "powered on; EAM has not confirmed it since"),
-    Rule(State.ACTIVE, "VM on, its replacement is held", lambda e: e.agent is not None and e.agent.is_replaced
-         and not e.agent.issues, "running; a new VM is held beside it until its turn in the upgrade"),
+    Rule(State.ACTIVE, "VM on, its replacement is made or held", lambda e: e.agent is not None
+         and (e.replacing or e.agent.is_replaced) and not e.agent.issues and _status(e, EamStatus.YELLOW),
+         "running; the upgrade makes a new VM beside it, which waits for its turn"),
     Rule(State.STARTING, "VM on, EAM is working", lambda e: _status(e, EamStatus.YELLOW),
          "powered on; EAM waits for it to come up"),
     Rule(State.FAULTY, "VM on, red for a fault", lambda e: _status(e, EamStatus.RED)

@@ -45,7 +45,7 @@ from vcenter_eam_plugin.domain.issues import CATALOGUE, Policy, issue_type
 from vcenter_eam_plugin.domain.lifecycle import host_available, is_leaving
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.domain.status import State
-from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, admits
+from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, admits, waits_for_turn
 
 DEFAULT_AUTO_RESOLVE = frozenset(
     name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX)
@@ -203,7 +203,9 @@ class Planner:
             return Plan(waiting=("EAM refuses MarkAsAvailable to our account",))
         if hook.state is not HookState.POWERED_ON:
             replaces = agent.is_replaced
-            if replaces and not admits(self.upgrade, host.moref):
+            if (replaces and not admits(self.upgrade, host.moref)) or waits_for_turn(
+                self.upgrade, host.moref, hook.vm
+            ):
                 return Plan(waiting=("the new VM waits for its turn in the upgrade",))
             return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value, replaces),))
         vm = fleet.vms.get(hook.vm)

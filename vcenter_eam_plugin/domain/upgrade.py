@@ -41,6 +41,8 @@ class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     started: float
     old: dict[str, str]
+    active: tuple[str, ...] = ()
+    """Hosts whose old VM served their tenants when it began, and goes on to until their turn."""
     canary: str
     wave_size: int
     all_at_once: bool = False
@@ -70,6 +72,7 @@ def begin(url: str, hosts: Mapping[str, HostSight], *, wave_size: int, all_at_on
         url=url,
         started=now,
         old={host: sight.vm for host, sight in hosts.items() if sight.vm is not None},
+        active=tuple(active),
         canary=active[0] if active else "",
         wave_size=wave_size,
         all_at_once=all_at_once,
@@ -82,6 +85,16 @@ def admits(upgrade: Upgrade | None, host: str) -> bool:
     if upgrade is None:
         return False
     return upgrade.all_at_once or upgrade.phase is Phase.DONE or host in upgrade.admitted
+
+
+def waits_for_turn(upgrade: Upgrade | None, host: str, vm: str) -> bool:
+    """Whether this VM is the new one of a host that was not admitted yet, be the old one there still or not."""
+    return (
+        upgrade is not None
+        and upgrade.phase is not Phase.DONE
+        and upgrade.old.get(host) not in (None, vm)
+        and not admits(upgrade, host)
+    )
 
 
 def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upgrade:

@@ -105,7 +105,11 @@ TABLE: list[tuple[str, State, dict[str, Any]]] = [
     ("VM on, held", State.STARTING, {"agent": an_agent(hook=HookState.POWERED_ON)}),
     ("VM on, EAM not read since", State.STARTING, {"settled": False}),
     # S03: held, a new VM takes nothing from the one that runs
-    ("VM on, its replacement is held", State.ACTIVE, {"agent": REPLACED}),
+    ("VM on, its replacement is made or held", State.ACTIVE, {"agent": REPLACED}),
+    ("VM on, its replacement is made or held", State.ACTIVE, {"agent": YELLOW, "replacing": True}),
+    ("VM on, green", State.ACTIVE, {"replacing": True}),
+    ("no VM", State.DEPLOYING, {"agent": YELLOW, "vm": None, "vm_gone": True, "replacing": True}),
+    ("the VM left the inventory, EAM still names it", State.MISSING, {"vm": None, "vm_gone": True, "replacing": True}),
     ("VM on, EAM not read since", State.STARTING, {"agent": REPLACED, **LATE}),
     ("VM on, red for a fault", State.FAULTY, {"agent": replace(REPLACED, status=EamStatus.RED,
                                                               issues=(an_issue("VmCorrupted"),))}),
