@@ -3,7 +3,7 @@
 
 import pytest
 
-from vcenter_eam_plugin import backoff, unit, workers
+from vcenter_eam_plugin import backoff, rule_watch, unit, workers
 from vcenter_eam_plugin.domain import budgets
 from vcenter_eam_plugin.vsphere import inventory
 
@@ -17,3 +17,9 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff.Backoff.__init__, "__defaults__", (0.1, 0.5))
     monkeypatch.setattr(budgets, "RESOLVE_SETTLES", 0.2)
     monkeypatch.setattr(budgets, "BACKOFF_FIRST", 0.2)
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken rules that no change tells of are looked for every two seconds; a test does not wait for it."""
+    monkeypatch.setattr(rule_watch, "LOOK_SECONDS", 0.1)

@@ -134,6 +134,12 @@ def _issue_is_about_the_host(e: Evidence) -> bool:
     return e.issue is not None and e.issue.type in HOST_UNAVAILABLE_TYPES
 
 
+def _waits_for_partial_maintenance(e: Evidence) -> bool:
+    """EAM wants to deploy or to power on, and the host's partial maintenance mode hinders it. No property says so."""
+    down = e.vm is None or _power(e, VmPower.POWERED_OFF)
+    return down and e.issue is not None and e.issue.type == "HostInPartialMaintenanceMode"
+
+
 def _vm_is_expected(e: Evidence) -> bool:
     """EAM names a VM that the inventory has neither shown yet nor seen leaving."""
     return e.agent is not None and e.agent.vm is not None and e.vm is None and not e.vm_gone
@@ -223,6 +229,8 @@ RULES: tuple[Rule, ...] = (
     Rule(State.MISSING, "the VM left the inventory, EAM still names it", lambda e: e.vm_gone
          and not (e.replacing and _status(e, EamStatus.YELLOW)), "the ContrailVM was deleted"),
     Rule(State.DEPLOYING, "EAM names a VM not read yet", _vm_is_expected, "EAM created the VM"),
+    Rule(State.MAINTENANCE, "no VM or VM off, host in partial maintenance", _waits_for_partial_maintenance,
+         _issue_reason),
     Rule(State.DEPLOYING, "no VM, host just came back", lambda e: e.vm is None and _issue_is_about_the_host(e),
          "the host came back; EAM is about to deploy"),
     Rule(State.BLOCKED, "no VM, red, and known why", lambda e: e.vm is None and _status(e, EamStatus.RED)

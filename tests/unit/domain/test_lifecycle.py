@@ -73,6 +73,11 @@ TABLE: list[tuple[str, State, dict[str, Any]]] = [
     # S07: deleted
     ("the VM left the inventory, EAM still names it", State.MISSING, {"vm": None, "vm_gone": True}),
     ("EAM names a VM not read yet", State.DEPLOYING, {"vm": None}),
+    # S10: not in maintenance by its own properties, but EAM may do nothing there
+    ("no VM or VM off, host in partial maintenance", State.MAINTENANCE,
+     {"vm": OFF, "agent": an_agent(1, "HostInPartialMaintenanceMode")}),
+    ("no VM or VM off, host in partial maintenance", State.MAINTENANCE,
+     {"vm": None, "agent": an_agent(1, "HostInPartialMaintenanceMode", vm=None)}),
     ("no VM, host just came back", State.DEPLOYING,
      {"vm": None, "agent": an_agent(1, "VmRequiresHostOutOfMaintenanceMode", vm=None)}),
     # S09: Agent VM settings that point to nothing are said instead of what EAM makes of them
