@@ -18,13 +18,14 @@ from tests.support.rules import (
     wait_until_kept,
 )
 from tests.support.scenario import Wire, assert_can_be_followed
-from vcenter_eam_plugin import rule_watch
 
 HERE = "tenants_on_unusable_host"
 MOVED = "tenant_moved_to_unusable_host"
 
 HOURS = 3600.0
 """A grace time in which nobody repairs what was powered off."""
+
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture
@@ -184,7 +185,6 @@ def test_vcenter_does_not_answer_while_it_looks(pair: Bench) -> None:
 
 def test_hosts_that_are_well_are_not_asked_for_their_tenants(pair: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """S12: the cost follows what is wrong, not how many tenants there are."""
-    monkeypatch.setattr(rule_watch, "LOOK_SECONDS", 0.05)
     host, _ = pair.vcenter.hosts()
     pair.vcenter.add_tenant(host)
     looks = 0
