@@ -309,7 +309,8 @@ class Actor:
         except PrivilegeMissing as exc:
             # Marking again and again would hold every host for ever; without the holds EAM goes on by itself.
             self.planner.may_mark = False
-            self.alarms.raise_("may-not-mark", f"{exc} The hold flags of the agency are cleared.")
+            done = "The hold flags of the agency are cleared, but for an upgrade's while its new VMs are held."
+            self.alarms.raise_("may-not-mark", f"{exc} {done}")
             raise
         self.read_soon(action.host)
 

@@ -128,7 +128,7 @@ class Upgrades:
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._look_for_new_vms(running, sights)
-        after = rules.advance(running, sights, now)
+        after = rules.advance(running, sights, now, may_mark=self._planner.may_mark)
         if after != running:
             self._replace(after)
             self._look_at_everything()

@@ -19,6 +19,7 @@ from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade
 from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
+from vcenter_eam_plugin.workers import AGENCY_KEY
 
 
 class Packages:
@@ -68,7 +69,9 @@ class Fleet:
         return {name: self.bench.vcenter.agent_vm(name) for name in self.bench.names()}
 
     def start(self, **options: Any) -> Upgrade:
-        return self.bench.unit.pipeline.upgrades.start(self.packages.url(2), **options)
+        pipeline = self.bench.unit.pipeline
+        with pipeline.workers.turn(AGENCY_KEY):  # as the command does: the agency is written as a whole
+            return pipeline.upgrades.start(self.packages.url(2), **options)
 
     def restart(self) -> None:
         self.bench.stop()
@@ -391,6 +394,7 @@ def test_marking_refused_in_the_middle_does_not_let_the_fleet_go_at_once(make_fl
     bench.simulator.knobs.change({"mark_allowed_for_users": False})
     bench.unit.pipeline.upgrades.resume()
     bench.wait_for(lambda: "may-not-mark" in bench.alarms(), "the alarm")
+    fleet.wait_for_phase(Phase.STOPPED)
     gevent.sleep(1)
     assert fleet.upgraded() == set()
     assert all(vm.on for vm in fleet.old.values())

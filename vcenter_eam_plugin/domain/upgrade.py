@@ -97,8 +97,11 @@ def waits_for_turn(upgrade: Upgrade | None, host: str, vm: str) -> bool:
     )
 
 
-def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upgrade:
-    """The upgrade after a look at all hosts. Hosts that left are no part of it any more."""
+def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float, *, may_mark: bool = True) -> Upgrade:
+    """The upgrade after a look at all hosts. Hosts that left are no part of it any more.
+
+    ``may_mark`` is false once EAM refused MarkAsAvailable: nobody who is held can be let go then.
+    """
     if upgrade.phase in (Phase.DONE, Phase.STOPPED):
         return upgrade
     waiting = [host for host in upgrade.old if host in hosts and not _is_done(upgrade, host, hosts[host])]
@@ -108,8 +111,9 @@ def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float) -> Upg
         return upgrade
     upgrade = _note_failures(upgrade, hosts, now)
     late = [host for host, since in upgrade.failing_since.items() if now - since >= FAILED_SECONDS]
-    if late:
-        return _stopped(upgrade, f"{_names(late, hosts)} did not come up with the new package", waiting)
+    if late or not may_mark:
+        why = f"{_names(late, hosts)} did not come up with the new package"
+        return _stopped(upgrade, why if may_mark else "EAM refuses MarkAsAvailable to our account", waiting)
     if upgrade.paused:
         return upgrade
     step = _look_at_canary if upgrade.phase is Phase.HOLDING else _admit_next

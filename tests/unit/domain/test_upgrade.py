@@ -147,6 +147,16 @@ def test_a_canary_that_does_not_come_up_stops_it(state: State) -> None:
     assert upgrade.why == "h0.example did not come up with the new package; 5 host(s) are not upgraded"
 
 
+def test_where_marking_is_refused_it_stops_instead_of_waiting_for_ever() -> None:
+    """S03: only a try tells whether an account may mark; the canary is that try, and the others keep their old VM."""
+    upgrade = advance(with_canary(), all_held(), NOW, may_mark=False)
+    assert (upgrade.phase, upgrade.admitted) == (Phase.STOPPED, ("h0",))
+    assert upgrade.why == "EAM refuses MarkAsAvailable to our account; 5 host(s) are not upgraded"
+    at_once = begin("u", fleet(2), wave_size=1, all_at_once=True, now=NOW)
+    assert at_once is not None
+    assert advance(at_once, fleet(2), NOW, may_mark=False) == at_once, "nothing is held there"
+
+
 def test_a_failure_that_passes_is_forgotten() -> None:
     """S03: the time counts from the last time it failed."""
     upgrade = advance(with_canary(), all_held(h0=upgraded("h0", state=State.MISSING)), NOW)
