@@ -213,6 +213,7 @@ class Pipeline:
             "poll": self.poll.run,
             "publisher": self.delivery.publisher.run,
             "rules": self.rules.run,
+            "keep-alive": self._keep_alive_loop,
         }
         bodies |= {f"worker-{n}": self.workers.run for n in range(WORKERS)}
         self._greenlets = {name: gevent.spawn(self._keep_running, name, body) for name, body in bodies.items()}
@@ -301,18 +302,23 @@ class Pipeline:
     # --- time ---------------------------------------------------------------------------------------------
 
     def _tick_loop(self) -> None:
-        keep_alive_at = self._clock() + KEEP_ALIVE
+        """Nothing in it asks a server: whoever lost the lead must notice it now, and not when vCenter has answered."""
         while not self._stopping.is_set():
             if self.delivery.tick():
                 self.workers.look_at_everything()
             now = self._clock()
-            self.upgrades.tick()
+            self._advance_upgrade()
             self._watch_repairs(now)
             self._watch_stream(now)
-            if now >= keep_alive_at:
-                keep_alive_at = now + KEEP_ALIVE
-                self._keep_alive()
             self._stopping.wait(TICK)
+
+    def _advance_upgrade(self) -> None:
+        try:
+            self.upgrades.tick()
+        except PluginError as exc:
+            self.alarms.raise_("upgrade", f"The upgrade does not go on: {exc}")
+        else:
+            self.alarms.clear("upgrade")
 
     def _watch_repairs(self, now: float) -> None:
         for host in self.planner.ledger.expire(now):
@@ -334,6 +340,10 @@ class Pipeline:
         elif now - since > STALE_AFTER:
             why = self.inventory.last_error or "there was no answer yet."
             self.alarms.raise_("vcenter", f"vCenter {self.session.name} is not being watched: {why}")
+
+    def _keep_alive_loop(self) -> None:
+        while not self._stopping.wait(KEEP_ALIVE):
+            self._keep_alive()
 
     def _keep_alive(self) -> None:
         try:
