@@ -188,7 +188,10 @@ class Actor:
         name = self._host_name(action.host)
         try:
             choices = host_settings.read_choices(self.session, action.host)
-            decision = decide_settings(choices, self.planner.rules_for(self.fleet.hosts[action.host]))
+            host = self.fleet.hosts.get(action.host)
+            if host is None:
+                raise ObjectGone(f"{name} left the inventory while its settings were read.")
+            decision = decide_settings(choices, self.planner.rules_for(host))
             if decision.datastore is not None or decision.network is not None:
                 self.gate.check()
                 self.log.info(
@@ -250,7 +253,7 @@ class Actor:
         self.gate.check()
         try:
             spec = self.host_specs.for_host(self.identity_of(action.host))
-            changes = customise(self.session, action.vm, spec, rename=not action.replaces)
+            changes = customise(self.session, action.vm, spec, rename=not action.replaces, before_write=self.gate.check)
         except PluginError as exc:
             self.note(action.host, f"hook step failed: {exc}")
             raise
@@ -262,8 +265,8 @@ class Actor:
 
     def _rename(self, action: Rename) -> None:
         self.gate.check()
-        self.planner.renamed(action.vm)
         apply(self.session, action.vm, (customisation.Rename(name=action.name),))
+        self.planner.renamed(self.fleet, action.vm)
         self.log.info("ContrailVM on %s (%s) renamed to %s.", self._host_name(action.host), action.vm, action.name)
 
     def _probe(self, action: Probe) -> None:

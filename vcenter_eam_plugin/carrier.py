@@ -321,7 +321,10 @@ class Carrier:
             for agent in agents:
                 if agent.status is EamStatus.RED and now - tried.get(agent.moref, 0.0) > RESOLVE_AGAIN:
                     tried[agent.moref] = now
-                    self._unblock(agent, tell)
+                    try:
+                        self._unblock(agent, tell)
+                    except (ObjectGone, Unavailable) as exc:
+                        tell(f"{self._where(agent)}: {exc}")  # gone meanwhile, or busy: looked at again
             self._pause_between_looks(None)
 
     def _unblock(self, known: AgentFacts, tell: Tell) -> None:

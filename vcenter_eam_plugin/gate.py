@@ -9,12 +9,24 @@ from vcenter_eam_plugin.domain.errors import WrongState
 
 
 class Gate:
-    """Starts in observe mode unless told otherwise. ``is_leader`` is asked anew at every question."""
+    """Starts in observe mode unless told otherwise. ``is_leader`` is asked anew at every question.
 
-    def __init__(self, *, act: bool, is_leader: Callable[[], bool]) -> None:
+    ``paused`` is what was remembered from before, ``remember`` keeps it: an operator's pause must not end because a
+    supervisor restarted us.
+    """
+
+    def __init__(
+        self,
+        *,
+        act: bool,
+        is_leader: Callable[[], bool],
+        paused: bool = False,
+        remember: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._act = act
-        self._paused = False
+        self._paused = paused
         self._is_leader = is_leader
+        self._remember = remember
 
     @property
     def mode(self) -> str:
@@ -26,10 +38,15 @@ class Gate:
     def activate(self) -> None:
         """From now on act, and no longer pause."""
         self._act, self._paused = True, False
+        self._remember(False)
 
     def pause(self) -> None:
-        """Stop acting until :meth:`activate`; watching and publishing go on."""
+        """Stop acting until :meth:`activate`, over restarts; watching and publishing go on.
+
+        It counts at once. Raises Unavailable when it could not be remembered.
+        """
         self._paused = True
+        self._remember(True)
 
     def closed(self) -> str:
         """Why nothing may be changed, or an empty string."""

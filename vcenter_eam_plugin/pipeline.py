@@ -445,6 +445,7 @@ def _desired(eam: EamConfig, scope: tuple[str, ...]) -> Desired:
         scope=scope,
         rules=SettingsRules(eam.agent_vm_datastore, eam.agent_vm_network),
         auto_resolve=frozenset(eam.auto_resolve),
+        agent_name=eam.agent_name,
         power_off_grace=eam.power_off_grace_seconds,
         hold_after_provisioning=eam.hold_after_provisioning,
         hold_after_power_on=eam.hold_after_power_on,

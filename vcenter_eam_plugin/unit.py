@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.event import Event
 
 from vcenter_eam_plugin import host_spec_file
@@ -31,11 +32,18 @@ from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
+from vcenter_eam_plugin.state_file import StateFile
 from vcenter_eam_plugin.vsphere import scope
 from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
 
 REFUSED_RETRY = 30.0
 """Seconds before a login or scope that a person must mend is tried again; more often could lock the account."""
+
+
+class Pause(msgspec.Struct):
+    """What outlives a restart of an operator's pause."""
+
+    paused: bool = False
 
 
 class Unit:
@@ -76,7 +84,18 @@ class Unit:
         self._outbox: Outbox | None = None
         self._stopping = Event()
         self._greenlet: gevent.Greenlet | None = None
-        self.gate = Gate(act=config.eam.mode is Mode.ACT, is_leader=self._leads)
+        pause = StateFile(
+            state_directory / f"{config.name}.pause.json",
+            Pause,
+            what="Whether it is paused",
+            without="it may act again",
+        )
+        self.gate = Gate(
+            act=config.eam.mode is Mode.ACT,
+            is_leader=self._leads,
+            paused=(pause.read() or Pause()).paused,
+            remember=lambda paused: pause.write(Pause(paused)),
+        )
 
     def start(self) -> None:
         """Begin to connect; returns at once."""

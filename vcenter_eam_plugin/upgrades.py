@@ -32,6 +32,10 @@ WAVE_SIZE = 4
 """Hosts at once after the canary, as many as repairs: each means minutes without network for a host's tenants."""
 
 
+DONE_SECONDS = 30.0
+"""Between looks at an upgrade that is done: a host that was away then may come back with its old VM."""
+
+
 class Upgrades:
     """``wall_clock`` gives POSIX seconds.
 
@@ -75,6 +79,11 @@ class Upgrades:
         agency, running = self._fleet.agency, self._planner.upgrade
         if agency is None:
             raise WrongState("There is no agency of ours to upgrade.")
+        if running is not None and all_at_once and rules.may_go_on_at_once(running, url):
+            self._gate.check()
+            self._replace(rules.at_once(running))
+            self._look_at_everything()
+            return rules.at_once(running)
         if running is not None and running.phase is not Phase.DONE and not self._never_began(running, agency):
             raise WrongState(f"An upgrade to {running.url} is under way ({running.phase}).", remedy="Let it end first.")
         if agency.ovf_url == url:
@@ -122,9 +131,12 @@ class Upgrades:
     def tick(self) -> None:
         """Look where it stands; admits the next hosts when it is time."""
         running = self._planner.upgrade
-        if running is None or running.phase in (Phase.DONE, Phase.STOPPED) or not self._fleet.given_out:
+        if running is None or running.phase is Phase.STOPPED or not self._fleet.given_out:
             return
-        sights, now = self._sights(), self._wall_clock()
+        now = self._wall_clock()
+        if running.phase is Phase.DONE and now - self._looked_at < DONE_SECONDS:
+            return
+        sights = self._sights()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._look_for_new_vms(running, sights)

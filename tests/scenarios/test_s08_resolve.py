@@ -221,3 +221,21 @@ def test_a_vm_that_cannot_start_is_not_tried_again_and_again(make_bench: Callabl
     gevent.sleep(1.0)
     assert len(bench.writes()) == writes
     assert len(bench.writes("Resolve")) == 1
+
+
+def test_a_pause_outlives_a_restart(bench: Bench) -> None:
+    """S08: paused by a person, started again by a supervisor: still nothing is written, until it is activated."""
+    bench.start()
+    bench.wait_until_active()
+    assert bench.service is not None
+    bench.service.pause()
+    bench.stop()
+    host = bench.vcenter.hosts()[0]
+    bench.vcenter.power_off(bench.vcenter.agent_vm(host))
+    writes = len(bench.writes())
+    service = bench.start()
+    bench.wait_for_state(host.name, "POWERED_OFF")
+    assert service.status()["vcenters"][0]["mode"] == "paused"
+    assert len(bench.writes()) == writes
+    service.activate()
+    bench.wait_until_active(host.name)

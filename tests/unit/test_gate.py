@@ -54,3 +54,16 @@ def test_leadership_is_asked_anew_before_each_write() -> None:
     gate.check()
     with pytest.raises(WrongState):
         gate.check()
+
+
+def test_a_pause_is_remembered_and_its_end_too() -> None:
+    """A supervisor's restart must not end an operator's pause."""
+    remembered: list[bool] = []
+    gate = Gate(act=True, is_leader=lambda: True, remember=remembered.append)
+    gate.pause()
+    assert remembered == [True]
+    again = Gate(act=True, is_leader=lambda: True, paused=True, remember=remembered.append)
+    assert again.closed()
+    again.activate()
+    assert not again.closed()
+    assert remembered == [True, False]

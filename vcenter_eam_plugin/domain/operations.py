@@ -57,7 +57,7 @@ from vcenter_eam_plugin.domain.requests import (
     Step,
     Uninstall,
 )
-from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade
+from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, may_go_on_at_once
 
 __all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "held_in", "preview", "preview_release",
            "resolve_steps"]  # fmt: skip
@@ -393,9 +393,10 @@ def _return(request: Request, sight: Sight) -> Preview:
 
 def _upgrade(request: Request, sight: Sight) -> Preview:
     agency, running = _agency(sight), sight.upgrade
-    if running is not None and running.phase is not Phase.DONE:
+    goes_on = request.at_once and may_go_on_at_once(running, sight.package)
+    if running is not None and running.phase is not Phase.DONE and not goes_on:
         raise WrongState(f"An upgrade to {running.url} is under way ({running.phase}).", remedy="Let it end first.")
-    if agency.ovf_url == sight.package:
+    if agency.ovf_url == sight.package and not goes_on:
         raise WrongState(f"The agency deploys {sight.package} already.", remedy="Configure the new package first.")
     if not request.at_once and not sight.may_mark:
         raise WrongState(

@@ -66,6 +66,7 @@ class Desired:
     scope: tuple[str, ...]
     rules: SettingsRules = field(default_factory=SettingsRules)
     auto_resolve: frozenset[str] = DEFAULT_AUTO_RESOLVE
+    agent_name: str = "ContrailVM"
     power_off_grace: float = 30.0
     hold_after_provisioning: bool = False
     hold_after_power_on: bool = False
@@ -154,7 +155,9 @@ class Planner:
             actions.append(ShrinkScope(agency.moref, drained))
         waves = self.upgrade is not None and not self.upgrade.all_at_once and self.upgrade.phase is not Phase.DONE
         # Without the hold EAM replaces at once whatever has its successor held beside it: never by ourselves.
-        keep = agency.hold_after_provisioning and any(agent.is_replaced for agent in fleet.agents.values())
+        wanted_at_once = self.upgrade is not None and self.upgrade.all_at_once
+        replaced = any(agent.is_replaced for agent in fleet.agents.values())
+        keep = agency.hold_after_provisioning and not wanted_at_once and (waves or replaced)
         hold = (
             keep or ((self.desired.hold_after_provisioning or waves) and self.may_mark),
             (self.desired.hold_after_power_on or self.health.rules.gate) and self.may_mark,
@@ -183,15 +186,17 @@ class Planner:
             _joined(settings, self._plan_name(fleet, host, agent)), self._plan_repair(fleet, host, agent, now)
         )
 
-    def renamed(self, vm: str) -> None:
-        """Its name was set. Once is enough: whoever renames it afterwards means it."""
-        self._renamed.add(vm)
+    def renamed(self, fleet: Fleet, vm: str) -> None:
+        """Its name was set; until the inventory shows it there is nothing to set again."""
+        self._renamed = {known for known in self._renamed if known in fleet.vms} | {vm}
 
     def _plan_name(self, fleet: Fleet, host: HostFacts, agent: AgentFacts) -> Plan:
         """An upgraded ContrailVM gets its name once its predecessor, which had it, is gone."""
         vm = fleet.vms.get(agent.vm or "")
         if self.name_of is None or vm is None or agent.status is not EamStatus.GREEN or vm.moref in self._renamed:
             return Plan()
+        if not vm.name.startswith(f"{self.desired.agent_name} ("):
+            return Plan()  # not EAM's name any more: it has ours, or one that a person gave it
         try:
             name = self.name_of(host)
         except ConfigurationError as exc:
@@ -203,9 +208,7 @@ class Planner:
             return Plan(waiting=("EAM refuses MarkAsAvailable to our account",))
         if hook.state is not HookState.POWERED_ON:
             replaces = agent.is_replaced
-            if (replaces and not admits(self.upgrade, host.moref)) or waits_for_turn(
-                self.upgrade, host.moref, hook.vm
-            ):
+            if (replaces and not admits(self.upgrade, host.moref)) or waits_for_turn(self.upgrade, host.moref, hook.vm):
                 return Plan(waiting=("the new VM waits for its turn in the upgrade",))
             return Plan((Provision(host.moref, agent.moref, hook.vm, hook.state.value, replaces),))
         vm = fleet.vms.get(hook.vm)

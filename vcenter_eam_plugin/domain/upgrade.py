@@ -84,7 +84,7 @@ def admits(upgrade: Upgrade | None, host: str) -> bool:
     """Whether the held new VM of a host may go on. Without an upgrade of ours a replacement is nobody's wish."""
     if upgrade is None:
         return False
-    return upgrade.all_at_once or upgrade.phase is Phase.DONE or host in upgrade.admitted
+    return upgrade.all_at_once or host in upgrade.admitted
 
 
 def waits_for_turn(upgrade: Upgrade | None, host: str, vm: str) -> bool:
@@ -102,8 +102,9 @@ def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float, *, may
 
     ``may_mark`` is false once EAM refused MarkAsAvailable: nobody who is held can be let go then.
     """
-    if upgrade.phase in (Phase.DONE, Phase.STOPPED):
-        return upgrade
+    if upgrade.phase in (Phase.DONE, Phase.STOPPED) or not hosts:
+        # Who sees no host at all knows nothing: it may be a permission that was taken.
+        return _take_up_again(upgrade, hosts)
     waiting = [host for host in upgrade.old if host in hosts and not _is_done(upgrade, host, hosts[host])]
     if not waiting:
         return msgspec.structs.replace(upgrade, phase=Phase.DONE, failing_since={}, why="")
@@ -118,6 +119,16 @@ def advance(upgrade: Upgrade, hosts: Mapping[str, HostSight], now: float, *, may
         return upgrade
     step = _look_at_canary if upgrade.phase is Phase.HOLDING else _admit_next
     return step(upgrade, hosts, waiting)
+
+
+def _take_up_again(upgrade: Upgrade, hosts: Mapping[str, HostSight]) -> Upgrade:
+    """A host that was out of sight when the others were done comes back with its old VM, and has its turn."""
+    behind = any(
+        host in hosts and hosts[host].vm == vm and host not in upgrade.admitted for host, vm in upgrade.old.items()
+    )
+    if not behind or upgrade.phase is not Phase.DONE or upgrade.all_at_once:
+        return upgrade
+    return msgspec.structs.replace(upgrade, phase=Phase.WAVES)
 
 
 def _admit_next(upgrade: Upgrade, hosts: Mapping[str, HostSight], waiting: list[str]) -> Upgrade:
@@ -194,6 +205,16 @@ def resume(upgrade: Upgrade) -> Upgrade:
         phase = Phase.WAVES if admitted else Phase.CANARY
         admitted = admitted or (upgrade.canary,)
     return msgspec.structs.replace(upgrade, paused=False, phase=phase, admitted=admitted, why="", failing_since={})
+
+
+def may_go_on_at_once(upgrade: Upgrade | None, url: str) -> bool:
+    """Whether an upgrade to this URL that stopped could go on with all hosts at once, if a person wants that."""
+    return upgrade is not None and upgrade.phase is Phase.STOPPED and upgrade.url == url and not upgrade.all_at_once
+
+
+def at_once(upgrade: Upgrade) -> Upgrade:
+    """Go on without waves: EAM replaces whatever is left as soon as the hold is off."""
+    return msgspec.structs.replace(upgrade, all_at_once=True, paused=False, phase=Phase.WAVES, why="", failing_since={})
 
 
 def pause(upgrade: Upgrade) -> Upgrade:

@@ -10,7 +10,7 @@ Not promised: that a VM with passed-through devices starts; whether a device is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pyVmomi import vim
@@ -76,11 +76,19 @@ _MANUAL = "manual"
 """``VirtualEthernetCardMacType`` of an address that somebody gave."""
 
 
-def customise(session: Session, vm: str, spec: HostSpec, *, rename: bool = True) -> tuple[Change, ...]:
+def customise(
+    session: Session,
+    vm: str,
+    spec: HostSpec,
+    *,
+    rename: bool = True,
+    before_write: Callable[[], None] = lambda: None,
+) -> tuple[Change, ...]:
     """Make the VM what ``spec`` wants, and see that it is. What was changed; empty when nothing had to be.
 
     ``rename=False`` is for an upgrade, while the predecessor still has the name: without it the VM keeps EAM's. It
-    gets its own by a later call, which renames it even while it is on.
+    gets its own by a later call, which renames it even while it is on. ``before_write`` is asked before each request
+    that changes something; what it raises ends the work there.
 
     Raises StepImpossible, or the domain's error that names the step; the VM may then be changed in part.
     """
@@ -94,7 +102,7 @@ def customise(session: Session, vm: str, spec: HostSpec, *, rename: bool = True)
         changes = remaining()
         if not changes:
             return tuple(done)
-        apply(session, vm, changes)
+        apply(session, vm, changes, before_write)
         done += changes
     if left := remaining():
         listed = "; ".join(change.text for change in left)
@@ -289,7 +297,9 @@ def _network_of(backing: Any, networks: Sequence[NetworkOffer]) -> str | None:
 # --- changing --------------------------------------------------------------------------------------------
 
 
-def apply(session: Session, vm: str, changes: Sequence[Change]) -> None:
+def apply(
+    session: Session, vm: str, changes: Sequence[Change], before_write: Callable[[], None] = lambda: None
+) -> None:
     """Carry the changes out: one reconfiguration, all or nothing, then the new name. Nothing for no changes.
 
     A new name alone is given while the VM is on, too. Raises WrongState when it is not off or was changed since, and
@@ -309,12 +319,14 @@ def apply(session: Session, vm: str, changes: Sequence[Change]) -> None:
     if rest:
         builder = _SpecBuilder(session, target, read)
         spec = builder.build(rest)
+        before_write()
         try:
             run_task(session, target.ReconfigVM_Task, spec)
         except PluginError as exc:
             step = builder.step_of(exc.__cause__) or "; ".join(change.text for change in rest)
             raise _at_step(exc, name, step) from exc
     for change in renames:
+        before_write()
         try:
             run_task(session, target.Rename_Task, change.name)
         except PluginError as exc:

@@ -111,7 +111,9 @@ def test_a_replacement_that_nobody_asked_for_is_not_admitted() -> None:
     """Design section 5: without an upgrade of ours a new VM beside a running one waits for a person."""
     assert not admits(None, "h0")
     assert not admits(begun(), "h0")
-    assert admits(msgspec.structs.replace(begun(), phase=Phase.DONE), "h0")
+    done = msgspec.structs.replace(begun(), phase=Phase.DONE, admitted=("h0",))
+    assert admits(done, "h0")
+    assert not admits(done, "h1"), "one that was away has not had its turn"
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------
@@ -234,9 +236,35 @@ def test_hosts_that_left_or_rest_do_not_hold_up_the_others() -> None:
     assert advance(upgrade, hosts | {"h1": upgraded("h1")}, NOW).phase is Phase.DONE
 
 
-def test_when_every_host_left_it_is_done() -> None:
+def test_when_every_host_of_it_left_it_is_done() -> None:
     """S03: nothing is left to upgrade."""
-    assert advance(with_canary(), {}, NOW).phase is Phase.DONE
+    assert advance(with_canary(), {"h9": fleet(10)["h9"]}, NOW).phase is Phase.DONE
+
+
+def test_who_sees_no_host_at_all_decides_nothing() -> None:
+    """A permission that is taken and given back must not end the upgrade, and then replace whoever returns at once."""
+    upgrade = with_canary()
+    assert advance(upgrade, {}, NOW) == upgrade
+
+
+def test_a_host_that_was_away_at_the_end_has_its_turn_when_it_is_back() -> None:
+    """S03: it comes back with its old VM, and is not replaced before it is admitted."""
+    done = advance(with_canary(), {"h0": upgraded("h0")}, NOW)
+    assert done.phase is Phase.DONE
+    again = advance(done, all_held(h0=upgraded("h0")), NOW)
+    assert (again.phase, admits(again, "h1")) == (Phase.WAVES, False)
+    assert advance(again, all_held(h0=upgraded("h0")), NOW).admitted[1:] == ("h1", "h2")
+
+
+def test_what_stopped_may_go_on_with_everybody_at_once_if_a_person_says_so() -> None:
+    """An account that may not mark cannot go on in waves; the same package may be taken by all at once."""
+    stopped = advance(begun(), all_held(), NOW, may_mark=False)
+    assert rules.may_go_on_at_once(stopped, stopped.url)
+    assert not rules.may_go_on_at_once(stopped, "http://ovf.example/another.ovf")
+    assert not rules.may_go_on_at_once(begun(), begun().url)
+    going = rules.at_once(stopped)
+    assert (going.phase, admits(going, "h4")) == (Phase.WAVES, True)
+    assert advance(going, {f"h{n}": upgraded(f"h{n}") for n in range(5)}, NOW).phase is Phase.DONE
 
 
 def test_it_survives_its_file() -> None:
@@ -365,4 +393,4 @@ def test_it_ends_when_everybody_is_back(
         for host in upgrade.admitted:
             if host in hosts and hosts[host].state is not State.MAINTENANCE:
                 hosts[host] = upgraded(host)
-    assert upgrade.phase is Phase.DONE
+    assert upgrade.phase is Phase.DONE or not hosts
