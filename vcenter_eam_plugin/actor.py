@@ -312,7 +312,10 @@ class Actor:
         except PrivilegeMissing as exc:
             # Marking again and again would hold every host for ever; without the holds EAM goes on by itself.
             self.planner.may_mark = False
-            done = "The hold flags of the agency are cleared, but for an upgrade's while its new VMs are held."
+            done = (
+                "The hold flags of the agency are cleared, but for an upgrade's while its new VMs are held. Log in as a "
+                "vCenter extension, and start the service again, to have holds."
+            )
             self.alarms.raise_("may-not-mark", f"{exc} {done}")
             raise
         self.read_soon(action.host)

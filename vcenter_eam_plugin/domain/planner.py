@@ -151,8 +151,11 @@ class Planner:
         if missing:
             actions.append(ExtendScope(agency.moref, missing))
         drained = tuple(m for m in agency.scope if m in fleet.retreat)
+        waiting: tuple[str, ...] = ()
         if drained and set(agency.scope) - set(drained):
             actions.append(ShrinkScope(agency.moref, drained))
+        elif drained:
+            waiting = ("an agency without a scope is none: to drain the last cluster, uninstall",)
         waves = self.upgrade is not None and not self.upgrade.all_at_once and self.upgrade.phase is not Phase.DONE
         # Without the hold EAM replaces at once whatever has its successor held beside it: never by ourselves.
         wanted_at_once = self.upgrade is not None and self.upgrade.all_at_once
@@ -164,7 +167,7 @@ class Planner:
         )
         if hold != (agency.hold_after_provisioning, agency.hold_after_power_on):
             actions.append(SetHolds(agency.moref, *hold))
-        return Plan(tuple(actions))
+        return Plan(tuple(actions), waiting)
 
     def plan_host(self, fleet: Fleet, host_moref: str, now: float) -> Plan:
         """What one host needs now."""

@@ -466,3 +466,12 @@ def test_the_hold_is_not_given_back_while_a_new_vm_is_held_beside_one_that_runs(
     planner.may_mark = may_mark
     assert planner.plan_agency(a_fleet(a_host(), agents=(agent,), agency=held)).actions == ()
     assert planner.plan_agency(a_fleet(a_host(), agency=held)).actions == (SetHolds("agency-1", False, False),)
+
+
+def test_the_last_cluster_is_not_drained_and_it_is_said_what_to_do() -> None:
+    """Retreat: an agency without a scope is none, so nothing is written; the operator is told."""
+    fleet = a_fleet(a_host())
+    fleet.set_retreat([CLUSTER])
+    planned = Planner(Desired((CLUSTER,)), Ledger(Limits())).plan_agency(fleet)
+    assert planned.actions == ()
+    assert "uninstall" in planned.waiting[0]
