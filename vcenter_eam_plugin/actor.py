@@ -313,8 +313,8 @@ class Actor:
             # Marking again and again would hold every host for ever; without the holds EAM goes on by itself.
             self.planner.may_mark = False
             done = (
-                "The hold flags of the agency are cleared, but for an upgrade's while its new VMs are held. Log in as a "
-                "vCenter extension, and start the service again, to have holds."
+                "The hold flags of the agency are cleared, but for an upgrade's while its new VMs are held. Log in as "
+                "a vCenter extension, and start the service again, to have holds."
             )
             self.alarms.raise_("may-not-mark", f"{exc} {done}")
             raise
