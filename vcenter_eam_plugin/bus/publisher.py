@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 _TICK = 1.0
 """Seconds between two looks at an idle connection: amqp wants its heartbeat checked about once a second."""
 
+_FRAMES_PER_LOOK = 1000
+"""Frames taken in by one look at an idle connection: a broker that sends without end does not hold the greenlet."""
+
 _GRACE = 0.1
 """Seconds that a read may overrun the deadline of its round before it is cut off in the middle."""
 
@@ -358,7 +361,9 @@ class _Link:
     def look(self) -> None:
         """Read what the broker has to say, and keep the heartbeat."""
         with broker.translated(self._broker, "keep the connection"):
-            self._drain(0.01, _TICK)
+            for _ in range(_FRAMES_PER_LOOK):
+                if not self._read_frame(0.01, _TICK):
+                    break
             self._beat()
 
     def close(self, *, polite: bool) -> None:
@@ -397,7 +402,7 @@ class _Link:
         while self._open:
             was_blocked = self.blocked
             left = max(deadline - self._clock(), 0.0)
-            self._drain(min(_TICK, left), left + _GRACE)
+            self._read_frame(min(_TICK, left), left + _GRACE)
             self._beat()
             if self.blocked or was_blocked:
                 # It says why it is silent: throwing the connection away would only send everything twice.
@@ -408,15 +413,20 @@ class _Link:
                     f" in {self._settings.confirm_timeout:g} s; they are sent again."
                 )
 
-    def _drain(self, seconds: float, at_most: float) -> None:
-        """Read for ``seconds``; amqp starts that time anew with each byte, so ``at_most`` ends it in any case."""
+    def _read_frame(self, seconds: float, at_most: float) -> bool:
+        """Take in one frame, if one comes within ``seconds``; whether one came.
+
+        Not ``drain_events``: it reads on, with its time begun anew, until a frame has a result, and heartbeats and
+        ``connection.blocked`` have none. amqp begins its time anew with each byte, too; ``at_most`` ends that.
+        """
         if not self._confirms:
-            return
+            return False
         with broker.deadline(at_most):
             try:
-                self._connection.drain_events(timeout=seconds)
+                self._connection.connection.blocking_read(seconds)
             except TimeoutError:
-                return  # nothing more to read
+                return False
+        return True
 
     def _beat(self) -> None:
         with broker.deadline(self._settings.confirm_timeout):
