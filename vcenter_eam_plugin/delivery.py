@@ -42,14 +42,20 @@ class Delivery:
         self._alarms = alarms
         self._log = log
         self._leading = False
+        self._deposed = False
         self._compared = False
         self._seen: list[ContrailVm] = []
         self._taking_in = False
         self._snapshot_at = float("inf")
 
     def leads(self) -> bool:
-        """Whether this instance may publish and act now; asks anew."""
-        return self._leading and self._is_leader()
+        """Whether this instance may publish and act now; asks anew.
+
+        A lead that was lost for a moment is lost: another may have begun a term, so ours ends before the next begins.
+        """
+        if self._leading and not self._is_leader():
+            self._deposed = True
+        return self._leading and not self._deposed
 
     def publish(self, changed: Sequence[ContrailVm]) -> None:
         """Take in what changed. At first, and after a trouble, everything is compared, so that nothing is missed."""
@@ -108,20 +114,22 @@ class Delivery:
 
     def _follow_leadership(self) -> bool:
         leads = self._is_leader()
-        if leads == self._leading:
-            return False
-        if leads:
+        if self._leading and (self._deposed or not leads):
+            self._step_down()
+        if leads and not self._leading:
             epoch = self.outbox.take_epoch()
             self._leading, self._compared = True, False
             self.publisher.resume()
             self._log.warning("Leading from now on, epoch %d.", epoch)
             return True
+        return False
+
+    def _step_down(self) -> None:
         self.publisher.pause()
         dropped = self.outbox.drop_unsent()
-        self._leading = False
+        self._leading = self._deposed = False
         self._alarms.clear("outbox")
         self._log.warning("Not leading any more; %d unsent messages were dropped.", dropped)
-        return False
 
     def _take_snapshot(self) -> None:
         self.outbox.snapshot()

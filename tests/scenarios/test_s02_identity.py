@@ -204,6 +204,7 @@ def test_uninstalled_as_the_user_it_begins_anew_as_the_extension(
     bench.wait_for(lambda: not memory.known_before, "the agency is seen to be gone")
     bench.stop()
     bench.start(vcenter=who.by_certificate())
+    bench.unit.activate()  # an uninstall leaves it paused, also over a restart
     bench.wait_until_active()
     (agency,) = agencies(bench)
     assert agency.solution == KEY

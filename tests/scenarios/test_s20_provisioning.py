@@ -185,6 +185,7 @@ def test_held_while_the_service_was_away_it_is_customised_when_it_is_back(make_h
     bench = make_held()
     host = held_and_left_alone(bench)
     restart(bench)
+    bench.unit.activate()  # the pause that left it alone outlives the restart
     bench.wait_until_active(host.name)
     vm = bench.vcenter.agent_vm(host)
     assert shape(vm)[:3] == (f"ContrailVM-DC0-{host.name}", 8, 8192)

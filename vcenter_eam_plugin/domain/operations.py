@@ -482,7 +482,7 @@ def _uninstall(request: Request, sight: Sight) -> Preview:
             DestroyAgency(agency.moref),
         ),
     )
-    notes = ["Set `mode = observe` before the next restart of the service, or it deploys everything again."]
+    notes = ["The service is paused afterwards, also over restarts: `activate` would deploy everything again."]
     away = [host.name for host in _by_name(fleet.hosts.values()) if not host_available(host)]
     if away:
         notes.append(f"EAM cannot delete on hosts that are not available; these hold it up: {', '.join(away)}")
