@@ -326,3 +326,20 @@ def test_a_trouble_elsewhere_has_everything_compared(bench: Bench) -> None:
     bench.delivery.compare_everything()
     bench.delivery.tick()
     assert bench.sent() == ["state host-1", *SNAPSHOT]
+
+
+def test_a_lead_lost_for_a_moment_ends_the_term_and_what_was_seen_meanwhile_is_told(bench: Bench) -> None:
+    """S19: between two ticks another may have begun a higher term; ours must not go on with what it did not see."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    first = bench.outbox.epoch
+    bench.leader = False
+    bench.power_off(1)
+    bench.leader = True
+    assert not bench.delivery.leads(), "until the next term has begun"
+    bench.now += 1
+    assert bench.delivery.tick()
+    assert bench.delivery.leads()
+    assert bench.outbox.epoch > first
+    assert "state host-1" in bench.sent()
