@@ -25,6 +25,7 @@ REQUIRES = [
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
     "pyyaml>=6.0",  # the host specification file, whose errors name their line
+    "kazoo>=2.10",  # leader election through ZooKeeper; docs/adr/0021
 ]
 
 EXTRAS = {
