@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.rabbit",
     "tests.support.simulator",
     "tests.support.vcsim",
+    "tests.support.zookeeper",
     "tests.support.bench",  # on top of the first two: scenarios
     "tests.support.commands",  # on top of that: an operator
 ]
