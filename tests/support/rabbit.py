@@ -124,7 +124,7 @@ class RabbitNode:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            wait_for(lambda: _listens(self._epmd_port), 10, "epmd listening")
+            wait_for(lambda: listens(self._epmd_port), 10, "epmd listening")
         with (self._directory / "server.out").open("ab") as out:
             self._server = subprocess.Popen(
                 [str(_SERVER)],
@@ -135,7 +135,7 @@ class RabbitNode:
                 stderr=out,
                 start_new_session=True,  # the script starts erl below itself: one group to signal
             )
-        wait_for(lambda: self._ended() or _listens(self.port), START_DEADLINE, "RabbitMQ listening")
+        wait_for(lambda: self._ended() or listens(self.port), START_DEADLINE, "RabbitMQ listening")
         assert not self._ended(), (self._directory / "server.out").read_text()[-2000:]
         self._beam = int("".join(filter(str.isdigit, self.eval("os:getpid()"))))
         self.eval("rabbit:await_startup()")
@@ -153,7 +153,7 @@ class RabbitNode:
             self._signal(signal.SIGKILL)
             self._server.wait(20)
             self._server = self._beam = None
-            wait_for(lambda: not _listens(self.port), 10, "the port being free")
+            wait_for(lambda: not listens(self.port), 10, "the port being free")
 
     def settle(self) -> None:
         """Let what was declared survive a kill.
@@ -242,7 +242,8 @@ def take_all(settings: BrokerSettings, queue: str | None = None) -> list[Any]:
     return taken
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there, on loopback."""
     with socket.socket() as sock:
         sock.settimeout(1)
         return sock.connect_ex(("127.0.0.1", port)) == 0

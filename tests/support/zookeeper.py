@@ -20,8 +20,14 @@ from uuid import uuid4
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from tests.support.rabbit import free_port, wait_for
+from tests.support.rabbit import free_port, listens, wait_for
 
 START_DEADLINE = 90.0
 """Seconds; 1 to 3 on an idle machine with two cores."""
@@ -109,7 +115,7 @@ class ZooKeeperNode:
 
     def serves(self) -> bool:
         """Whether it serves clients now: alone, or as a member with a majority."""
-        return self.mode() != "" and (self.tls_port is None or _listens(self.tls_port))
+        return self.mode() != "" and (self.tls_port is None or listens(self.tls_port))
 
     def mode(self) -> str:
         """``standalone``, ``leader`` or ``follower``; empty while it does not serve."""
@@ -154,7 +160,10 @@ class ZooKeeperNode:
         authority.cert_pem.write_to_path(self.ca_file)
         identity = authority.issue_cert("127.0.0.1", "localhost")
         store = self._directory / "server.pem"
-        identity.private_key_and_cert_chain_pem.write_to_path(store)
+        # Java reads keys as PKCS #8 alone.
+        key = load_pem_private_key(identity.private_key_pem.bytes(), None)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        store.write_bytes(pem + identity.cert_chain_pems[0].bytes())
         return [
             "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
             f"secureClientPort={self.tls_port}",
@@ -191,12 +200,6 @@ class ZooKeeperEnsemble:
     def close(self) -> None:
         for node in self.nodes:
             node.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as sock:
-        sock.settimeout(1)
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def missing() -> str:
