@@ -99,9 +99,13 @@ def test_what_changed_since_the_warning_is_shown_anew(healthy: Operator) -> None
     host = healthy.bench.vcenter.hosts()[0]
     (shown,) = healthy.ask("delete", host.name, "--preview")
     healthy.bench.vcenter.enter_maintenance(host)
-    healthy.bench.wait_for_state(host.name, "MAINTENANCE")
+    fleet = healthy.bench.unit.pipeline.fleet
+    # At rest: on the way in the preview changes more than once.
     healthy.bench.wait_for(
-        lambda: healthy.ask("delete", host.name, "--preview")[0]["digest"] != shown["digest"], "the VM is off"
+        lambda: (seen := fleet.hosts[host.moid]).in_maintenance
+        and seen.task is None
+        and len(healthy.ask("delete", host.name, "--preview")[0]["lines"]) == 1,
+        "the host is in maintenance, and its ContrailVM off",
     )
     done = healthy.run("delete", host.name, "--acknowledge", host.name, "--digest", shown["digest"], "--json")
     assert done.exit_code == 12
