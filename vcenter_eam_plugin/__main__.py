@@ -19,7 +19,7 @@ import click  # noqa: E402
 
 from vcenter_eam_plugin import __version__, logs  # noqa: E402
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped  # noqa: E402
-from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError  # noqa: E402
+from vcenter_eam_plugin.domain.errors import PluginError  # noqa: E402
 from vcenter_eam_plugin.service import Service  # noqa: E402
 from vcenter_eam_plugin.web.control import ControlSocket  # noqa: E402
 
@@ -29,11 +29,6 @@ log = logging.getLogger("vcenter_eam_plugin")
 def run(paths: tuple[Path, ...]) -> None:
     """Run until SIGTERM or SIGINT. Raises PluginError when there is no use in running."""
     configuration = load_configuration(paths)
-    if configuration.zookeeper is not None:
-        raise ConfigurationError(
-            "Section [ZOOKEEPER]: this release does not elect a leader through ZooKeeper yet.",
-            remedy="Leave the section out, and run one instance.",
-        )
     logs.configure(configuration.defaults)
     service = Service(configuration, logger=log, endpoints=(ControlSocket,))
     with until_stopped() as stop:

@@ -445,7 +445,7 @@ class RabbitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZookeeperConfig:
-    """Leader election between instances. Checked, but not used by this release: an instance leads alone."""
+    """Leader election between instances. Without this section an instance leads alone."""
 
     zookeeper_servers: tuple[Address, ...] = option(
         ADDRESSES,
@@ -453,11 +453,30 @@ class ZookeeperConfig:
         default=(Address("localhost", 2181),),
         aliases=("zk_server_ip",),
     )
-    zk_timeout: float = option(number(1, 400), "Session time-out in seconds.", default=10.0)
+    zk_timeout: float = option(
+        number(1, 400),
+        "Seconds after which a leader that is not heard of is replaced; the servers may grant more or less (2 to 20 of "
+        "their ticks).",
+        default=10.0,
+    )
+    zookeeper_ssl_enable: bool = option(
+        BOOLEAN, "Speak TLS to the servers and verify their certificates.", default=False
+    )
+    zookeeper_ssl_ca_cert: Path | None = option(
+        FILE, "PEM file with the CA certificates to trust for them, instead of the system's.", default=None
+    )
+    zookeeper_ssl_certificate: Path | None = option(FILE, "PEM file with a client certificate.", default=None)
+    zookeeper_ssl_keyfile: Path | None = option(
+        FILE, "PEM file with the key of that certificate, without a password.", default=None
+    )
 
     def conflicts(self) -> Iterator[str]:
         """Settings that are right each for itself, but not together."""
-        yield from ()
+        if (self.zookeeper_ssl_certificate is None) != (self.zookeeper_ssl_keyfile is None):
+            yield "options zookeeper_ssl_certificate and zookeeper_ssl_keyfile: one is useless without the other."
+        files = (self.zookeeper_ssl_ca_cert, self.zookeeper_ssl_certificate, self.zookeeper_ssl_keyfile)
+        if any(files) and not self.zookeeper_ssl_enable:
+            yield "option zookeeper_ssl_enable: found false, although TLS files are given; allowed: true."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -572,6 +591,11 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
         reader.problems.append(
             f"Section [DEFAULTS], option ovf_base_url: missing; with ovf_package and ovf_server_ip = "
             f"{defaults.ovf_server_ip} it must say how vCenter reaches the OVF server."
+        )
+    if served and zookeeper is not None and not defaults.ovf_base_url:
+        reader.problems.append(
+            "Section [DEFAULTS], option ovf_base_url: missing; with [ZOOKEEPER] and ovf_package it must be a name or "
+            "address that reaches whichever instance runs, because the agency keeps it."
         )
     return Configuration(
         defaults=defaults,

@@ -15,6 +15,7 @@ from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.leadership import Leadership, Term
 from vcenter_eam_plugin.domain.status import ContrailVm
 
 
@@ -27,7 +28,7 @@ class Delivery:
         outbox: Outbox,
         publisher: Publisher,
         *,
-        is_leader: Callable[[], bool],
+        leadership: Leadership,
         snapshot_seconds: float,
         clock: Callable[[], float],
         alarms: Alarms,
@@ -36,30 +37,24 @@ class Delivery:
         self._fleet = fleet
         self.outbox = outbox
         self.publisher = publisher
-        self._is_leader = is_leader
+        self._leadership = leadership
         self._snapshot_seconds = snapshot_seconds
         self._clock = clock
         self._alarms = alarms
         self._log = log
-        self._leading = False
-        self._deposed = False
+        self._term: Term | None = None
         self._compared = False
         self._seen: list[ContrailVm] = []
         self._taking_in = False
         self._snapshot_at = float("inf")
 
     def leads(self) -> bool:
-        """Whether this instance may publish and act now; asks anew.
-
-        A lead that was lost for a moment is lost: another may have begun a term, so ours ends before the next begins.
-        """
-        if self._leading and not self._is_leader():
-            self._deposed = True
-        return self._leading and not self._deposed
+        """Whether this instance may publish and act now; asks anew. A new term is another's until :meth:`tick`."""
+        return self._term is not None and self._leadership.term() is self._term
 
     def publish(self, changed: Sequence[ContrailVm]) -> None:
         """Take in what changed. At first, and after a trouble, everything is compared, so that nothing is missed."""
-        if not self._leading or not self._fleet.given_out:
+        if self._term is None or not self._fleet.given_out:
             return
         self._seen.extend(changed)
         if self._taking_in:
@@ -95,7 +90,7 @@ class Delivery:
 
     def request_snapshot(self) -> None:
         """Send every state now, in a bracket. Does nothing while another instance leads."""
-        if self._leading and self._compared:
+        if self.leads() and self._compared:
             self._take_snapshot()
             self.publisher.wake()
 
@@ -113,21 +108,21 @@ class Delivery:
         return taken
 
     def _follow_leadership(self) -> bool:
-        leads = self._is_leader()
-        if self._leading and (self._deposed or not leads):
+        term = self._leadership.term()
+        if self._term is not None and term is not self._term:
             self._step_down()
-        if leads and not self._leading:
-            epoch = self.outbox.take_epoch()
-            self._leading, self._compared = True, False
-            self.publisher.resume()
-            self._log.warning("Leading from now on, epoch %d.", epoch)
-            return True
-        return False
+        if term is None or term is self._term:
+            return False
+        epoch = self.outbox.take_epoch(term.epoch)
+        self._term, self._compared = term, False
+        self.publisher.resume()
+        self._log.warning("Leading from now on, epoch %d.", epoch)
+        return True
 
     def _step_down(self) -> None:
         self.publisher.pause()
         dropped = self.outbox.drop_unsent()
-        self._leading = self._deposed = False
+        self._term = None
         self._alarms.clear("outbox")
         self._log.warning("Not leading any more; %d unsent messages were dropped.", dropped)
 

@@ -54,7 +54,7 @@ class Gate:
             return "observe mode: nothing is changed until it is activated"
         if self._paused:
             return "paused by an operator"
-        return "" if self._is_leader() else "another instance leads"
+        return "" if self._is_leader() else "this instance does not lead"
 
     def check(self) -> None:
         """Ask right before a write. Raises WrongState when nothing may be changed (any more)."""

@@ -35,6 +35,7 @@ from vcenter_eam_plugin.domain.facts import HostFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.health import HealthGate, HealthRules
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
+from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.ownership import owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
@@ -81,7 +82,7 @@ class Pipeline:
         state: Path,
         host_specs: HostSpecs,
         gate: Gate,
-        is_leader: Callable[[], bool],
+        leadership: Leadership,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         alarms: Alarms,
@@ -95,6 +96,7 @@ class Pipeline:
         self._stopping = Event()
         self._greenlets: dict[str, gevent.Greenlet] = {}
         self._memory = memory
+        self._leadership = leadership
         self._host_specs = host_specs
         before = outbox.last_accepted()
         eam = EamClient(session)
@@ -117,7 +119,7 @@ class Pipeline:
             self.fleet,
             outbox,
             publisher,
-            is_leader=is_leader,
+            leadership=leadership,
             snapshot_seconds=rabbit.snapshot_minutes * 60.0,
             clock=clock,
             alarms=alarms,
@@ -310,6 +312,7 @@ class Pipeline:
             self._advance_upgrade()
             self._watch_repairs(now)
             self._watch_stream(now)
+            self._watch_election()
             self._stopping.wait(TICK)
 
     def _advance_upgrade(self) -> None:
@@ -340,6 +343,13 @@ class Pipeline:
         elif now - since > STALE_AFTER:
             why = self.inventory.last_error or "there was no answer yet."
             self.alarms.raise_("vcenter", f"vCenter {self.session.name} is not being watched: {why}")
+
+    def _watch_election(self) -> None:
+        trouble = self._leadership.trouble()
+        if trouble:
+            self.alarms.raise_("election", f"{trouble} Until it is over this instance neither publishes nor acts.")
+        else:
+            self.alarms.clear("election")
 
     def _keep_alive_loop(self) -> None:
         while not self._stopping.wait(KEEP_ALIVE):
@@ -421,6 +431,7 @@ class Pipeline:
         return {
             "uuid": self.fleet.instance_uuid,
             "leading": self.delivery.leads(),
+            "leader": self._leadership.leader(),
             "epoch": self.delivery.outbox.epoch,
             "ready": self.fleet.given_out,
             "live": self.inventory.live,

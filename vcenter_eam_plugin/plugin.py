@@ -21,6 +21,7 @@ from typing import Any
 import gevent
 import gevent.monkey
 
+from vcenter_eam_plugin.cluster.client import ZooKeeper
 from vcenter_eam_plugin.config import Configuration, from_sections
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
 from vcenter_eam_plugin.service import STOP_SECONDS, Service
@@ -35,8 +36,10 @@ _ONE_PER_HOST = "cvm"
 class EamPlugin:
     """``conf_sections`` is a parsed ConfigParser, ``conf_file`` a path or several; either or both.
 
-    ``is_master`` is a callable that says whether the host leads; without it we lead alone. Keywords that other
-    plugins take are accepted and ignored, as hosts hand the same to all.
+    ``is_master`` is a callable that says whether the host leads, and then we do. Without it, ``zookeeper_client``, a
+    KazooClient that the host starts and stops, serves for an election of our own; without both, ``[ZOOKEEPER]`` does,
+    and without that we lead alone. Keywords that other plugins take are accepted and ignored, as hosts hand the same to
+    all.
     """
 
     def __init__(
@@ -45,13 +48,14 @@ class EamPlugin:
         conf_file: str | Sequence[str] | None = None,
         sandesh: Any = None,  # noqa: ARG002 - hosts hand it to every plugin
         logger: Any = None,
-        zookeeper_client: Any = None,  # noqa: ARG002 - the same
+        zookeeper_client: Any = None,
         is_master: Callable[[], bool] | None = None,
         **ignored: Any,  # noqa: ARG002 - the same
     ) -> None:
         self._sections = conf_sections
         self._files = _paths(conf_file)
         self._log = logger if isinstance(logger, logging.Logger) else logging.getLogger("vcenter_eam_plugin")
+        self._zookeeper_client = zookeeper_client
         self._is_master = is_master
         self._service: Service | None = None
         self._refusal = "not started"
@@ -64,7 +68,11 @@ class EamPlugin:
         try:
             self._check_host()
             service = Service(
-                self._configuration(), is_leader=self._leads, logger=self._log, endpoints=(ControlSocket,)
+                self._configuration(),
+                is_master=self._is_master,
+                zookeeper=None if self._zookeeper_client is None else ZooKeeper.of_host(self._zookeeper_client),
+                logger=self._log,
+                endpoints=(ControlSocket,),
             )
             service.start()
         except PluginError as exc:
@@ -103,15 +111,6 @@ class EamPlugin:
     def _refuse(self, why: str) -> None:
         self._refusal = why
         self._log.error("The EAM plugin does not run: %s", why)
-
-    def _leads(self) -> bool:
-        if self._is_master is None:
-            return True
-        try:
-            return bool(self._is_master())
-        except Exception:  # noqa: BLE001 - somebody else's code: a leader that is not sure stops
-            self._log.exception("The host's is_master failed; taken for no.")
-            return False
 
     def _configuration(self) -> Configuration:
         return from_sections(self._sections if self._sections is not None else {}, paths=self._files)

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +21,17 @@ from gevent.event import Event
 
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
+from vcenter_eam_plugin.cluster.client import ZooKeeper
+from vcenter_eam_plugin.cluster.election import Election
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
+from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.leadership import Alone, HostSays
 from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.packages import PackageSource
 from vcenter_eam_plugin.unit import Unit
+from vcenter_eam_plugin.zookeepers import zookeeper_settings
 
 STOP_SECONDS = 5.0
 """What an orderly end may take, from SIGTERM to the last greenlet."""
@@ -41,7 +47,8 @@ class Endpoint(Protocol):
 class Service:
     """All vCenters of one process.
 
-    ``is_leader`` may come from a host process; alone, we lead. ``broker`` replaces what ``[RABBIT]`` says.
+    A host process may say who leads (``is_master``) or lend its ``zookeeper`` for an election; else ``[ZOOKEEPER]``
+    says where to elect, and without it we lead alone. ``broker`` replaces what ``[RABBIT]`` says.
     ``endpoints`` make the ways in, which sit on the service and are started and stopped with it.
     """
 
@@ -50,14 +57,18 @@ class Service:
         configuration: Configuration,
         *,
         broker: BrokerSettings | None = None,
-        is_leader: Callable[[], bool] = lambda: True,
+        is_master: Callable[[], object] | None = None,
+        zookeeper: ZooKeeper | None = None,
         logger: logging.Logger | None = None,
         endpoints: Sequence[Callable[[Service], Endpoint]] = (),
     ) -> None:
         self.configuration = configuration
         self.log = logger or logging.getLogger("vcenter_eam_plugin")
         self._broker = broker or broker_settings(configuration.rabbit)
-        self._is_leader = is_leader
+        self.name = f"{socket.getfqdn()}:{os.getpid()}"
+        """What other instances and the operators know us by."""
+        self._is_master = is_master
+        self._zookeeper = zookeeper if zookeeper is not None else self._make_zookeeper()
         self._ovf = self._make_ovf_server()
         self.units: list[Unit] = []
         self.operations = Operations(self.units, self.log)
@@ -84,10 +95,12 @@ class Service:
                     directory,
                     publisher_name=socket.getfqdn(),
                     package=package,
-                    is_leader=self._is_leader,
+                    elect=self._elect,
                     log=self.log.getChild(config.name),
                 )
             )
+        if self._zookeeper is not None:
+            self._zookeeper.start()
         for unit in self.units:
             unit.start()
         for unit, package in zip(self.units, packages, strict=True):
@@ -102,6 +115,8 @@ class Service:
             endpoint.stop()
         self.operations.stop()
         gevent.joinall([gevent.spawn(unit.stop, timeout * 0.9) for unit in self.units], timeout=timeout)
+        if self._zookeeper is not None:
+            self._zookeeper.stop(timeout * 0.2)
         gevent.killall(list(self._watching.values()))
         if self._ovf is not None:
             self._ovf.stop()
@@ -135,9 +150,32 @@ class Service:
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Every greenlet of ours, by name."""
         found = dict(self._watching) | self.operations.greenlets()
+        if self._zookeeper is not None:
+            found |= self._zookeeper.greenlets()
         for unit in self.units:
             found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
         return found
+
+    def _make_zookeeper(self) -> ZooKeeper | None:
+        settings = self.configuration.zookeeper
+        if settings is None or self._is_master is not None:
+            return None
+        return ZooKeeper.connect_to(zookeeper_settings(settings), self.log.getChild("zookeeper"))
+
+    def _elect(self, vcenter_uuid: str, least: Callable[[], int]) -> Leadership:
+        if self._is_master is not None:
+            return HostSays(self._is_master, self.name, self.log)
+        if self._zookeeper is None:
+            return Alone(self.name)
+        return Election(
+            self._zookeeper,
+            vcenter_uuid,
+            self.name,
+            least=least,
+            clock=time.monotonic,
+            wall_clock=time.time,
+            log=self.log.getChild("election"),
+        )
 
     def _make_ovf_server(self) -> OvfServer | None:
         defaults = self.configuration.defaults

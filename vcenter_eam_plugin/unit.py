@@ -29,12 +29,16 @@ from vcenter_eam_plugin.config import Mode, RabbitConfig, VCenterConfig, VCenter
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.host_spec import HostSpecs
+from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.state_file import StateFile
 from vcenter_eam_plugin.vsphere import scope
 from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
+
+Elect = Callable[[str, Callable[[], int]], Leadership]
+"""Makes what says who leads a vCenter; see :class:`Unit`."""
 
 REFUSED_RETRY = 30.0
 """Seconds before a login or scope that a person must mend is tried again; more often could lock the account."""
@@ -47,7 +51,8 @@ class Pause(msgspec.Struct):
 
 
 class Unit:
-    """``is_leader`` says whether this instance may publish and act; ``package`` where the OVF is."""
+    """``elect`` makes the election, of a vCenter's instanceUuid and what gives an epoch to exceed; ``package`` says
+    where the OVF is."""
 
     def __init__(
         self,
@@ -58,7 +63,7 @@ class Unit:
         *,
         publisher_name: str,
         package: PackageSource,
-        is_leader: Callable[[], bool],
+        elect: Elect,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -77,7 +82,8 @@ class Unit:
         self._state_directory = state_directory
         self._publisher_name = publisher_name
         self._package = package
-        self._is_leader = is_leader
+        self._elect = elect
+        self._leadership: Leadership | None = None
         self._log = log
         self._clock = clock
         self._wall_clock = wall_clock
@@ -111,6 +117,9 @@ class Unit:
                 self._greenlet.kill()
         if self.pipeline is not None:
             self.pipeline.stop((deadline - self._clock()) * 0.8)
+        # After what was to be sent is sent; before anything that may take its time, since others wait for it.
+        if self._leadership is not None:
+            self._leadership.stop(max(deadline - self._clock(), 0.1) * 0.3)
         # Logging out is a courtesy too; what it may take at most is kept short of our own deadline, so that a process
         # whose vCenter does not answer still ends in time.
         with gevent.Timeout(max(min(deadline - self._clock(), timeout * 0.25), 0.1), False):
@@ -167,6 +176,8 @@ class Unit:
                 self.alarms.clear("connect")
                 self.first_attempt.set()
                 self.pipeline.start()
+                if self._leadership is not None:
+                    self._leadership.start()
                 return
 
     def _connect(self) -> Pipeline:
@@ -197,6 +208,8 @@ class Unit:
             self.session.identities[0],
             ", ".join(self.config.eam.clusters),
         )
+        if self._leadership is None:
+            self._leadership = self._elect(uuid, lambda: self._outbox.last_epoch if self._outbox is not None else 0)
         publisher = Publisher(self._broker, self._outbox, clock=self._clock, on_state=self._publisher_state)
         return Pipeline(
             self.session,
@@ -211,7 +224,7 @@ class Unit:
             wall_clock=self._wall_clock,
             package=self._package,
             gate=self.gate,
-            is_leader=self._is_leader,
+            leadership=self._leadership,
             clock=self._clock,
             alarms=self.alarms,
             log=self._log,

@@ -102,9 +102,11 @@ def test_what_changed_since_the_warning_is_shown_anew(healthy: Operator) -> None
     fleet = healthy.bench.unit.pipeline.fleet
     # At rest: on the way in the preview changes more than once.
     healthy.bench.wait_for(
-        lambda: (seen := fleet.hosts[host.moid]).in_maintenance
-        and seen.task is None
-        and len(healthy.ask("delete", host.name, "--preview")[0]["lines"]) == 1,
+        lambda: (
+            (seen := fleet.hosts[host.moid]).in_maintenance
+            and seen.task is None
+            and len(healthy.ask("delete", host.name, "--preview")[0]["lines"]) == 1
+        ),
         "the host is in maintenance, and its ContrailVM off",
     )
     done = healthy.run("delete", host.name, "--acknowledge", host.name, "--digest", shown["digest"], "--json")

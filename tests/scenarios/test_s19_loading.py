@@ -184,7 +184,7 @@ def test_a_leader_that_is_deposed_drops_what_is_unsent(
     """S19: the next leader tells it; two tellers would contradict each other."""
     bench = make_bench(hosts=1, clusters=1)
     leading = [True]
-    bench.start(is_leader=lambda: leading[0])
+    bench.start(is_master=lambda: leading[0])
     bench.wait_until_active()
     (host,) = bench.names()
     bench.wait_for(lambda: bench.unit.pipeline.status()["publisher"]["backlog"] == 0, "everything is sent")

@@ -87,13 +87,13 @@ class Bench:
     def start(
         self,
         *,
-        is_leader: Callable[[], bool] = lambda: True,
+        is_master: Callable[[], object] | None = None,
         endpoints: Sequence[Callable[[Service], Endpoint]] = (),
         **changes: Any,
     ) -> Service:
         """Start the service; returns at once."""
         self.service = Service(
-            self.configuration(**changes), broker=self.broker, is_leader=is_leader, endpoints=endpoints
+            self.configuration(**changes), broker=self.broker, is_master=is_master, endpoints=endpoints
         )
         self.service.start()
         return self.service

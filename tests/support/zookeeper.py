@@ -158,7 +158,7 @@ class ZooKeeperNode:
     def _tls_lines(self) -> list[str]:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)
-        identity = authority.issue_cert("127.0.0.1", "localhost")
+        identity = authority.issue_cert("localhost")
         store = self._directory / "server.pem"
         # Java reads keys as PKCS #8 alone.
         key = load_pem_private_key(identity.private_key_pem.bytes(), None)
@@ -238,7 +238,7 @@ def zookeeper() -> Iterator[ZooKeeperNode]:
 
 @pytest.fixture(scope="session")
 def zookeeper_tls() -> Iterator[ZooKeeperNode]:
-    """One that also speaks TLS, with a certificate for 127.0.0.1 and localhost."""
+    """One that also speaks TLS, with a certificate for localhost, and for no address."""
     require_zookeeper()
     with ExitStack() as stack:
         node = ZooKeeperNode(_directory(stack), tls=True)

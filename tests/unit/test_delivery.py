@@ -18,6 +18,7 @@ from vcenter_eam_plugin.domain.facts import VmPower
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.status import ContrailVm, State
+from vcenter_eam_plugin.leadership import HostSays
 
 HOUR = 3600.0
 
@@ -30,9 +31,9 @@ class SickOutbox(Outbox):
     within: Callable[[], None] | None = None
     """What happens while a piece is taken in: the outbox lets other greenlets run in between."""
 
-    def take_epoch(self) -> int:
+    def take_epoch(self, elected: int | None = None) -> int:
         self._check()
-        return super().take_epoch()
+        return super().take_epoch(elected)
 
     def accept(self, statuses):  # type: ignore[no-untyped-def]
         self._check()
@@ -87,7 +88,7 @@ class Bench:
             self.fleet,
             self.outbox,
             self.publisher,  # type: ignore[arg-type]
-            is_leader=lambda: self.leader,
+            leadership=HostSays(lambda: self.leader, "us", log),
             snapshot_seconds=snapshot_seconds,
             clock=lambda: self.now,
             alarms=self.alarms,

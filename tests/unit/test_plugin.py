@@ -14,6 +14,7 @@ from vcenter_eam_plugin import plugin as module
 from vcenter_eam_plugin import unit as unit_module
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.config import from_sections
+from vcenter_eam_plugin.leadership import Alone
 from vcenter_eam_plugin.plugin import EamPlugin
 from vcenter_eam_plugin.unit import Unit
 
@@ -77,7 +78,7 @@ def test_an_unexpected_error_while_connecting_is_an_alarm(monkeypatch: pytest.Mo
         tmp_path,
         publisher_name="p1",
         package=None,  # type: ignore[arg-type]
-        is_leader=lambda: True,
+        elect=lambda _uuid, _least: Alone("p1"),
         log=logging.getLogger("test.unit"),
     )
     unit.start()

@@ -34,7 +34,7 @@ import msgspec
 from gevent.lock import RLock
 
 from vcenter_eam_plugin.domain import messages
-from vcenter_eam_plugin.domain.errors import ConfigurationError, ProtocolError, Unavailable
+from vcenter_eam_plugin.domain.errors import ConfigurationError, ProtocolError, Unavailable, WrongState
 from vcenter_eam_plugin.domain.status import ContrailVm, Event, State, VRouter, event_between
 
 log = logging.getLogger(__name__)
@@ -181,11 +181,23 @@ class Outbox:
 
     # --- taking in ---------------------------------------------------------------------------------------
 
-    def take_epoch(self) -> int:
-        """Begin a new term: greater than every earlier one of this file, whatever the clock did. On disk on return."""
-        with self._writing(durable=True):
+    @property
+    def last_epoch(self) -> int:
+        """The greatest epoch that was ever taken with this file; 0 if none was."""
+        with self._reading():
             stored = self._db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
-            epoch = max(int(self._now() * 1000), int(stored[0]) + 1 if stored else 0)
+        return int(stored[0]) if stored else 0
+
+    def take_epoch(self, elected: int | None = None) -> int:
+        """Begin a new term: greater than every earlier one of this file, whatever the clock did. On disk on return.
+
+        ``elected`` comes with an election, which was told :attr:`last_epoch`. Raises WrongState for one below that.
+        """
+        with self._writing(durable=True):
+            last = self.last_epoch
+            epoch = max(int(self._now() * 1000), last + 1) if elected is None else elected
+            if epoch <= last:
+                raise WrongState(f"The elected epoch {epoch} is not above {last}, which {self._path} has seen.")
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
         self._epoch = epoch
         return epoch
