@@ -53,6 +53,15 @@ class AgencyMemory:
         """Whether an agency was used before, and was not seen to be gone."""
         return self._kept.used is not None
 
+    @property
+    def consent(self) -> Claim | None:
+        """Whose agency a person consented to use."""
+        return self._kept.consent
+
+    def take_consent(self, consent: Claim | None) -> None:
+        """What the instance that led before us was told."""
+        self._write(_Kept(used=self._kept.used, consent=consent))
+
     def judge(self, agencies: Iterable[AgencyFacts]) -> Ownership:
         """Which of all visible agencies is ours, for whoever is logged in now."""
         found = judge(agencies, self._agency_name, self._login.identities, self._kept.consent)

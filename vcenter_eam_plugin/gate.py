@@ -29,6 +29,16 @@ class Gate:
         self._remember = remember
 
     @property
+    def paused(self) -> bool:
+        """Whether an operator paused it."""
+        return self._paused
+
+    def take_pause(self, paused: bool) -> None:
+        """Whether the instance that led before us was paused: then we are."""
+        self._paused = paused
+        self._remember(paused)
+
+    @property
     def mode(self) -> str:
         """``observe``, ``act`` or ``paused``."""
         if not self._act:

@@ -17,6 +17,8 @@ from typing import Any
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from vcenter_eam_plugin.domain.errors import Unavailable
+
 COMMAND_SECONDS = 1800.0
 """Installing packages in a guest takes minutes; a command without an end after half an hour is stuck."""
 AT_ONCE = 8
@@ -48,6 +50,18 @@ class InstallHook:
         self._running = {name: greenlet for name, greenlet in self._running.items() if not greenlet.dead}
         if vm not in self._done and vm not in self._running:
             self._running[vm] = gevent.spawn(self._run, vm, json.dumps(self._facts_of(host, vm, ip)))
+
+    @property
+    def done(self) -> tuple[str, ...]:
+        """The VMs (morefs) that it ran for, oldest first."""
+        return tuple(self._done)
+
+    def take_done(self, vms: Sequence[str]) -> None:
+        """Those that the instance that led before us ran it for. Raises Unavailable when they cannot be remembered."""
+        try:
+            self._write(list(vms))
+        except OSError as exc:
+            raise Unavailable(f"{self._remembered} cannot be written: {exc.strerror}.") from exc
 
     def stop(self) -> None:
         """End commands that still run; those that had no turn yet have theirs after the next start."""
@@ -91,7 +105,9 @@ class InstallHook:
 
     def _remember(self, vm: str) -> None:
         """Whole or not at all: half a list would have every command run again."""
-        done = [*self._done, vm][-KEPT:]
+        self._write([*self._done, vm][-KEPT:])
+
+    def _write(self, done: list[str]) -> None:
         beside = self._remembered.with_suffix(".new")
         beside.write_text(json.dumps(done), "utf-8")
         beside.replace(self._remembered)

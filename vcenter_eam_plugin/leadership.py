@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from vcenter_eam_plugin.domain.leadership import Term
+from vcenter_eam_plugin.domain.leadership import Decision, Term
 
 
 class Alone:
@@ -15,6 +15,12 @@ class Alone:
     def __init__(self, name: str) -> None:
         self._name = name
         self._term: Term | None = Term()
+
+    def share(self, decisions: Mapping[str, Decision]) -> None:
+        """With nobody."""
+
+    def decided(self) -> None:
+        """Nobody to tell."""
 
     def start(self) -> None:
         """Nothing to do: it leads."""
@@ -45,6 +51,12 @@ class HostSays:
         self._log = log
         self._term: Term | None = None
         self._stopped = False
+
+    def share(self, decisions: Mapping[str, Decision]) -> None:
+        """Not done: a host's flag is no way to the others. Each instance keeps what was decided at it."""
+
+    def decided(self) -> None:
+        """The same."""
 
     def start(self) -> None:
         """Nothing to do: it is asked when it matters."""

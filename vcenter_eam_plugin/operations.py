@@ -143,15 +143,21 @@ class Operations:
         units = [self._named(vcenter)] if vcenter else list(self._units)
         first = self._plans_known(units)
         for unit in units:
-            self._audit.warning("%s activated %s.", who, unit.name)
-            unit.activate()
+            self._switch(unit, "activate", unit.activate, who)
         return first
 
     def pause(self, vcenter: str, who: str) -> None:
         """Stop acting; watching and publishing go on, and what EAM has begun it ends."""
         for unit in [self._named(vcenter)] if vcenter else self._units:
-            self._audit.warning("%s paused %s.", who, unit.name)
-            unit.gate.pause()
+            self._switch(unit, "pause", unit.pause, who)
+
+    def _switch(self, unit: Unit, verb: str, switch: Callable[[], None], who: str) -> None:
+        try:
+            switch()
+        except PluginError as exc:
+            self._audit.warning("%s asked %s to %s, refused: %s", who, unit.name, verb, exc)
+            raise
+        self._audit.warning("%s told %s to %s.", who, unit.name, verb)
 
     def begin(self, request: Request, *, digest: str, acknowledge: str, who: str) -> Running:
         """Carry out what was previewed with that ``digest``. ``who`` goes to the log.

@@ -35,11 +35,12 @@ from vcenter_eam_plugin.domain.facts import HostFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.health import HealthGate, HealthRules
 from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
-from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.domain.leadership import Decision, Leadership
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, Hint, InventoryObserved, Observation
-from vcenter_eam_plugin.domain.ownership import owner_of
+from vcenter_eam_plugin.domain.ownership import Claim, owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.upgrade import Upgrade
 from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.eam_poll import EamPoll
@@ -47,6 +48,7 @@ from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.install_hook import InstallHook
 from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.scope_memory import ScopeMemory
+from vcenter_eam_plugin.shared import shared
 from vcenter_eam_plugin.upgrades import Upgrades
 from vcenter_eam_plugin.vrouter_probe import probe
 from vcenter_eam_plugin.vsphere import privileges
@@ -309,7 +311,8 @@ class Pipeline:
             if self.delivery.tick():
                 self.workers.look_at_everything()
             now = self._clock()
-            self._advance_upgrade()
+            if self.delivery.leads():
+                self._advance_upgrade()
             self._watch_repairs(now)
             self._watch_stream(now)
             self._watch_election()
@@ -400,14 +403,32 @@ class Pipeline:
         if self._host_specs.problems:
             self.alarms.raise_("host-spec", " ".join(self._host_specs.problems))
 
+    def decisions(self) -> dict[str, Decision]:
+        """What people decided here that holds for whichever instance leads."""
+        return {
+            "retreat": shared(list[str], lambda: sorted(self._memory.retreat), self._take_retreat),
+            "consent": shared(Claim | None, lambda: self._agency_memory.consent, self._take_consent),
+            "upgrade": shared(Upgrade | None, self.upgrades.status, self.upgrades.take_over),
+            "installed": shared(list[str], lambda: list(self._install.done), self._install.take_done),
+        }
+
+    def _take_consent(self, consent: Claim | None) -> None:
+        self._agency_memory.take_consent(consent)
+        self.poll.read_soon(None)
+
+    def _take_retreat(self, compute_resources: Iterable[str]) -> None:
+        wanted = frozenset(compute_resources)
+        self._memory.set_retreat(wanted)
+        self.delivery.publish(self.fleet.set_retreat(wanted))
+        self.workers.look_at_everything()
+
     # --- for people ---------------------------------------------------------------------------------------
 
     def retreat(self, compute_resource: str, on: bool) -> None:
         """Drain a compute resource of ContrailVMs, or deploy to it again. Remembered over restarts."""
         wanted = self.fleet.retreat | {compute_resource} if on else self.fleet.retreat - {compute_resource}
-        self._memory.set_retreat(wanted)
-        self.delivery.publish(self.fleet.set_retreat(wanted))
-        self.workers.look_at_everything()
+        self._take_retreat(wanted)
+        self._leadership.decided()
 
     def adopt(self, moref: str) -> None:
         """Use this agency of our name from now on, whoever owns it. Remembered over restarts.
@@ -423,6 +444,7 @@ class Pipeline:
         privileges.require(self.session, ("EAM.View", "EAM.Modify"))
         self._log.warning("The agency %s of %s is used from now on: adopted.", moref, owner_of(chosen))
         self._agency_memory.adopt(chosen, candidates)
+        self._leadership.decided()
         self.poll.read_soon(None)
 
     def status(self) -> dict[str, Any]:

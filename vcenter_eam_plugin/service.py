@@ -141,7 +141,7 @@ class Service:
     def pause(self) -> None:
         """Stop acting; watching and publishing go on."""
         for unit in self.units:
-            unit.gate.pause()
+            unit.pause()
 
     def status(self) -> dict[str, Any]:
         """How it is, in plain values; holds no secret."""

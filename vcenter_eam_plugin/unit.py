@@ -26,13 +26,14 @@ from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import LinkState, Publisher
 from vcenter_eam_plugin.config import Mode, RabbitConfig, VCenterConfig, VCenterUnit
-from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.errors import PluginError, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
+from vcenter_eam_plugin.shared import shared
 from vcenter_eam_plugin.state_file import StateFile
 from vcenter_eam_plugin.vsphere import scope
 from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
@@ -128,10 +129,31 @@ class Unit:
             self._outbox.close()
 
     def activate(self) -> None:
-        """Act from now on, and look at everything."""
+        """Act from now on, and look at everything. Raises WrongState when it is another instance's to decide."""
+        self._check_leader("activate")
         self.gate.activate()
+        if self._leadership is not None:
+            self._leadership.decided()
         if self.pipeline is not None:
             self.pipeline.workers.look_at_everything()
+
+    def pause(self) -> None:
+        """Stop acting; whoever leads later does not act either. Raises WrongState when it is another's to decide."""
+        self._check_leader("pause")
+        self.gate.pause()
+        if self._leadership is not None:
+            self._leadership.decided()
+
+    def _check_leader(self, verb: str) -> None:
+        """Where nobody leads, as far as we know, anybody may be told; a standby's word would change nothing."""
+        if self._leadership is None or self._leadership.term() is not None:
+            return
+        leader = self._leadership.leader()
+        if leader:
+            raise WrongState(
+                f"Nothing was changed: {leader} leads {self.name}, and this is a standby.",
+                remedy=f"Say {verb} there.",
+            )
 
     def agency(self) -> AgencyFacts | None:
         """Our agency, if it was seen."""
@@ -177,6 +199,8 @@ class Unit:
                 self.first_attempt.set()
                 self.pipeline.start()
                 if self._leadership is not None:
+                    pause = shared(bool, lambda: self.gate.paused, self.gate.take_pause)
+                    self._leadership.share({"pause": pause, **self.pipeline.decisions()})
                     self._leadership.start()
                 return
 

@@ -128,6 +128,13 @@ class Upgrades:
         """The upgrade under way, or the last one."""
         return self._planner.upgrade
 
+    def take_over(self, upgrade: Upgrade | None) -> None:
+        """Go on where the instance that led before us stood; ``None``: it had none."""
+        if upgrade is None:
+            self._forget()
+        else:
+            self._replace(upgrade)
+
     def tick(self) -> None:
         """Look where it stands; admits the next hosts when it is time."""
         running = self._planner.upgrade

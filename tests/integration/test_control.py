@@ -218,7 +218,7 @@ def test_pause_and_activate_are_audited_and_shown(healthy: Operator, caplog: pyt
         assert healthy.run("activate").exit_code == 0
         assert healthy.ask("status")[0]["vcenters"][0]["mode"] == "act"
     lines = [r.getMessage() for r in caplog.records if r.name.endswith(".audit")]
-    assert [line.rpartition(") ")[2] for line in lines] == ["paused test.", "activated test."]
+    assert [line.rpartition(") ")[2] for line in lines] == ["told test to pause.", "told test to activate."]
 
 
 # --- the plan ----------------------------------------------------------------------------------------------

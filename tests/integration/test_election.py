@@ -21,6 +21,7 @@ from tests.support.zookeeper import ZooKeeperNode
 from vcenter_eam_plugin.cluster.client import ZooKeeper, ZooKeeperSettings
 from vcenter_eam_plugin.cluster.election import EPOCH_MOST, Election, Stored
 from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.shared import shared
 
 UUID = "52a1d1c2-0000-4000-8000-000000000001"
 SESSION = 4.0
@@ -304,6 +305,75 @@ def test_an_error_that_kazoo_does_not_foresee_is_survived(
     one.zookeeper.client._connection._socket.shutdown(2)
     wait_for(connection.connection_stopped.is_set, what="kazoo gives up")
     wait_for(lambda: one.leads and one.epoch > epoch, 30, "a new lead")
+
+
+# --- what people decided ---------------------------------------------------------------------------------
+
+
+class Memory:
+    """A decision in memory: whether it is paused."""
+
+    def __init__(self, paused: bool = False) -> None:
+        self.paused = paused
+
+    def take(self, paused: bool) -> None:
+        self.paused = paused
+
+    def offer(self, candidate: Candidate) -> None:
+        candidate.election.share({"pause": shared(bool, lambda: self.paused, self.take)})
+
+
+def test_what_was_decided_holds_for_the_next_leader_before_its_term(candidate: MakeCandidate) -> None:
+    """An operator's pause must not end because another machine took over; nor must its end be forgotten."""
+    one, other = candidate("one", start=False), candidate("other", start=False)
+    first, second = Memory(), Memory()
+    first.offer(one)
+    second.offer(other)
+    one.start()
+    one.wait_until_leading()
+    other.start()
+    wait_for(lambda: other.election.leader() == "one", what="the other stands")
+    first.paused = True
+    one.election.decided()
+    wait_for(lambda: one.election._agreed["pause"] == b"true", what="it is written")
+    assert not second.paused, "only a leader needs it"
+    seen: list[bool] = []
+    second.take = lambda paused: (seen.append(other.leads), setattr(second, "paused", paused))  # type: ignore[method-assign]
+    second.offer(other)
+    one.stop()
+    other.wait_until_leading()
+    assert second.paused
+    assert seen == [False], "before the term, not after it"
+
+
+def test_what_was_decided_while_nobody_led_is_kept_and_handed_on(candidate: MakeCandidate, proxy: Proxy) -> None:
+    """A pause that was asked for during an outage of ZooKeeper is not undone by the end of the outage."""
+    one = candidate("one", f"127.0.0.1:{proxy.port}", start=False)
+    memory = Memory()
+    memory.offer(one)
+    one.start()
+    one.wait_until_leading()
+    proxy.refuse()
+    wait_for(lambda: not one.leads, 30, "the lead is lost")
+    memory.paused = True
+    proxy.heal()
+    one.wait_until_leading()
+    assert memory.paused
+    wait_for(lambda: one.election._agreed["pause"] == b"true", what="it is written")
+
+
+def test_a_decision_that_cannot_be_read_elects_nobody(candidate: MakeCandidate, zookeeper_root: str) -> None:
+    """It may forbid something: better nobody acts, and says why."""
+    one = candidate("one", start=False)
+    Memory().offer(one)
+    one.zookeeper.client.start()
+    path = f"{zookeeper_root}/{UUID}/decided/pause"
+    one.zookeeper.client.create(path, b"perhaps", makepath=True)
+    one.start()
+    wait_for(lambda: path in one.election.trouble(), what="the reason")
+    assert not one.leads
+    one.zookeeper.client.delete(path)
+    one.wait_until_leading()
 
 
 # --- TLS --------------------------------------------------------------------------------------------------

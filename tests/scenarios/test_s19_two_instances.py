@@ -16,6 +16,7 @@ from tests.support.bench import Bench
 from tests.support.rabbit import free_port
 from tests.support.zookeeper import ZooKeeperNode
 from vcenter_eam_plugin.config import ZookeeperConfig
+from vcenter_eam_plugin.domain.errors import WrongState
 from vcenter_eam_plugin.options import Address
 from vcenter_eam_plugin.service import Service
 
@@ -104,6 +105,39 @@ def test_s19_the_standby_watches_and_takes_over(pair: Pair) -> None:
     bench.vcenter.power_off(bench.vcenter.agent_vm(host))
     bench.wait_for(lambda: "POWERED_OFF" in bench.heard(host, before), "the new leader tells")
     bench.wait_for_state(host, "ACTIVE")  # and repairs
+
+
+def test_s19_what_was_decided_holds_for_whoever_leads(pair: Pair) -> None:
+    """S19: paused and drained, the leader ends; the next one neither repairs nor deploys, until it is told to."""
+    bench = pair.bench
+    pair.start("a")
+    pair.wait_until_leading("a")
+    bench.wait_until_active()
+    pair.start("b")
+    pair.wait_until_watching("b")
+    with pytest.raises(WrongState, match="a leads"):
+        pair.services["b"].pause()
+    (cluster,) = bench.vcenter.clusters()
+    unit = pair.services["a"].units[0]
+    assert unit.pipeline is not None
+    unit.pipeline.retreat(cluster.moid, on=True)
+    pair.services["a"].pause()
+    agreed = unit._leadership._agreed  # type: ignore[union-attr]
+    bench.wait_for(lambda: agreed["pause"] == b"true" and cluster.moid.encode() in agreed["retreat"], "it is written")
+    pair.stop("a")
+    pair.wait_until_leading("b")
+    after = pair.services["b"].units[0]
+    assert after.pipeline is not None
+    assert pair.status(pair.services["b"])["mode"] == "paused"
+    assert after.pipeline.fleet.retreat == {cluster.moid}
+    pair.services["b"].activate()
+    assert pair.status(pair.services["b"])["mode"] == "act"
+    pair.start("a")  # its own file says paused; what stands in ZooKeeper is newer
+    pair.wait_until_watching("a")
+    bench.wait_for(lambda: after._leadership._agreed["pause"] == b"false", "it is written")  # type: ignore[union-attr]
+    pair.stop("b")
+    pair.wait_until_leading("a")
+    assert pair.status(pair.services["a"])["mode"] == "act"
 
 
 def test_p05_a_frozen_zookeeper_stops_everybody_and_loses_nothing(pair: Pair, zookeeper: ZooKeeperNode) -> None:

@@ -33,7 +33,7 @@ def test_leadership_is_followed_while_vcenter_hangs_and_the_disk_is_full(monkeyp
     pipeline.alarms = Alarms(pipeline._log, lambda: 0.0)
     parts: dict[str, Any] = {
         "session": SimpleNamespace(keep_alive=Event().wait),  # it never answers
-        "delivery": SimpleNamespace(tick=lambda: ticks.append(1)),
+        "delivery": SimpleNamespace(tick=lambda: ticks.append(1), leads=lambda: True),
         "upgrades": SimpleNamespace(tick=cannot_be_written),
         "planner": SimpleNamespace(
             ledger=SimpleNamespace(expire=lambda _: (), take_freed=set, open_breakers=lambda _: ())

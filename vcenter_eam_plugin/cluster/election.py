@@ -9,6 +9,9 @@ versioned write, and has a term from then on. The term ends
   event: a process that was stopped (SIGSTOP, a machine that was paused) must not act on its way back to finding out;
 - when the lock's node is gone, or no longer this session's.
 
+What people decided (a pause, clusters in retreat, an upgrade's state) stands in ZooKeeper too: a new leader takes it
+over before its term begins, and a leader writes it as it changes.
+
 After each of these a new term needs a new epoch, also when the lock was kept: ``max(now in ms, stored + 1)``.
 
 Not promised: that a request or a window of messages that was on its way when a term ended has no effect; consumers know
@@ -19,7 +22,7 @@ is the closed connection that ends the term, a moment later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +34,8 @@ from kazoo.protocol.states import KazooState
 from kazoo.recipe.lock import Lock
 
 from vcenter_eam_plugin.cluster.client import ZooKeeper
-from vcenter_eam_plugin.domain.leadership import Term
+from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
+from vcenter_eam_plugin.domain.leadership import Decision, Term
 
 ROOT = "/vcenter-eam"
 """Everything of ours in ZooKeeper is below it: one path per vCenter, by its instanceUuid."""
@@ -114,10 +118,23 @@ class Election:
         self._leftovers: list[str] = []
         """Beginnings of the names of nodes of ours that may stand in ZooKeeper still."""
         self._watch: Any = None
+        self._decisions: Mapping[str, Decision] = {}
+        self._agreed: dict[str, bytes] = {}
+        """Each decision as ours and the shared one were when they were last the same."""
+        self._wake = Event()
         self._greenlet: gevent.Greenlet | None = None
         self._why = ""
 
     # --- for the others -----------------------------------------------------------------------------------
+
+    def share(self, decisions: Mapping[str, Decision]) -> None:
+        """See :class:`~vcenter_eam_plugin.domain.leadership.Leadership`."""
+        self._decisions = decisions
+        self._agreed = {name: decision.get() for name, decision in decisions.items()}
+
+    def decided(self) -> None:
+        """See :class:`~vcenter_eam_plugin.domain.leadership.Leadership`."""
+        self._wake.set()
 
     def start(self) -> None:
         """Begin to stand as a candidate; returns at once."""
@@ -131,6 +148,7 @@ class Election:
         self._term = None
         self._stopping.set()
         self._shaken.set()
+        self._wake.set()
         self._connected.set()
         if self._lock is not None:
             self._lock.cancel()
@@ -170,8 +188,10 @@ class Election:
                 except CancelledError:
                     pass  # told to stop
                 except KazooException as exc:
-                    self._end_term("ZooKeeper answered with an error")
                     self._tell_trouble(f"Standing for election failed: {type(exc).__name__} {exc}".rstrip() + ".")
+                    self._stopping.wait(RETRY)
+                except PluginError as exc:
+                    self._tell_trouble(str(exc))
                     self._stopping.wait(RETRY)
         finally:
             self._term = None
@@ -200,6 +220,7 @@ class Election:
         self._shaken.clear()
         self._sure_until = float("-inf")
         epoch = self._take_epoch()
+        self._take_over_decisions()
         # Only what was asked after the write makes sure: the write may have been the last that was heard of us.
         self._prove(lock)
         if not self._shaken.is_set() and self._clock() < self._sure_until:
@@ -208,9 +229,12 @@ class Election:
 
     def _lead(self, lock: Any) -> None:
         while self.term() is not None:
-            self._shaken.wait(self._sure_for() / PULSES)
+            self._wake.wait(self._sure_for() / PULSES)
+            self._wake.clear()
             if self.term() is not None:
                 self._prove(lock)
+            if self.term() is not None:
+                self._write_decisions()
 
     def _take_epoch(self) -> int:
         with suppress(NodeExistsError):
@@ -225,6 +249,46 @@ class Election:
                 continue  # a former leader's last write; it has lost the lock, so it writes no more
             self._seen = taken
             return taken.epoch
+
+    def _take_over_decisions(self) -> None:
+        """What a former leader was told holds for us; what we alone were told while nobody led is kept, and written."""
+        for name, decision in self._decisions.items():
+            stored = self._read_decision(name)
+            if stored is not None and decision.get() == self._agreed[name]:
+                try:
+                    decision.take(stored)
+                except PluginError as exc:
+                    raise ConfigurationError(
+                        f"What was decided ({name}) stands at {self._decision_path(name)} in ZooKeeper and cannot be "
+                        f"read: {exc.message}",
+                        remedy="Delete that node, and decide again.",
+                    ) from exc
+                self._agreed[name] = decision.get()
+            elif stored is None:
+                self._agreed[name] = b""
+
+    def _write_decisions(self) -> None:
+        """Those that changed since they were last agreed upon."""
+        for name, decision in self._decisions.items():
+            ours = decision.get()
+            if ours == self._agreed[name]:
+                continue
+            path = self._decision_path(name)
+            try:
+                self._ask(self._client.set_async(path, ours))
+            except NoNodeError:
+                self._ask(self._client.create_async(path, ours, makepath=True))
+            self._agreed[name] = ours
+
+    def _read_decision(self, name: str) -> bytes | None:
+        try:
+            data, _ = self._ask(self._client.get_async(self._decision_path(name)))
+        except NoNodeError:
+            return None
+        return bytes(data)
+
+    def _decision_path(self, name: str) -> str:
+        return f"{self._path}/decided/{name}"
 
     def _prove(self, lock: Any) -> None:
         """Ask whether the lock is ours still. If it is, that is sure for a while, counted from when it was asked."""
@@ -282,6 +346,7 @@ class Election:
         if not self._stopping.is_set():
             self._connected.clear()
         self._shaken.set()
+        self._wake.set()
         self._end_term("the connection to ZooKeeper is not certain")
 
     def _end_term(self, why: str) -> None:

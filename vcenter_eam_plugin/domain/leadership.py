@@ -7,6 +7,8 @@ begun a term meanwhile, so what follows is a new term with a higher epoch, never
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -26,8 +28,26 @@ class Term:
         return f"Term({self.epoch})"
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Something that a person decided, and that holds whichever instance leads: a pause, a cluster in retreat ...
+
+    ``get`` gives it as bytes, always the same for the same decision. ``take`` puts another instance's in its place;
+    it raises PluginError for what it cannot read: that may forbid something.
+    """
+
+    get: Callable[[], bytes]
+    take: Callable[[bytes], None]
+
+
 class Leadership(Protocol):
     """Says who leads one vCenter. ``start`` and ``stop`` surround it; both return at once or within their time."""
+
+    def share(self, decisions: Mapping[str, Decision]) -> None:
+        """Before the start: have these, by name, hold for whoever leads. They are taken over before a term begins."""
+
+    def decided(self) -> None:
+        """One of them has changed just now: let the others know soon."""
 
     def start(self) -> None: ...
 
