@@ -69,6 +69,14 @@ class Candidate:
         assert term.epoch is not None
         return term.epoch
 
+    def when_shaken(self) -> list[bool]:
+        """Whether the term was over, at once after each change of the connection's state (all listeners were told)."""
+        over: list[bool] = []
+        self.zookeeper.client.add_listener(
+            lambda _: gevent.spawn(lambda: over.append(self.election.term() is None)) and None
+        )
+        return over
+
     def wait_until_leading(self) -> int:
         wait_for(lambda: self.leads, 30, "the lead")
         return self.epoch
@@ -153,11 +161,11 @@ def test_p05_suspended_ends_the_term_at_once(candidate: MakeCandidate, proxy: Pr
     one = candidate("one", f"127.0.0.1:{proxy.port}")
     epoch = one.wait_until_leading()
     term = one.election.term()
-    lost: list[float] = []
-    one.zookeeper.client.add_listener(lambda state: lost.append(one.election.term() is None))
+    lost = one.when_shaken()
     proxy.refuse()
     proxy.cut()
     wait_for(lambda: lost, what="kazoo notices")
+    assert lost[0]
     assert not one.leads
     assert "cannot be reached" in one.election.trouble()
     proxy.heal()
@@ -192,8 +200,7 @@ def test_p05_an_expired_session_ends_the_term_and_is_replaced(candidate: MakeCan
     one = candidate("one")
     epoch = one.wait_until_leading()
     session = one.zookeeper.client.client_id
-    ended: list[bool] = []
-    one.zookeeper.client.add_listener(lambda state: ended.append(one.election.term() is None))
+    ended = one.when_shaken()
     # The same session from elsewhere, closed: the servers then end it for both.
     thief = KazooClient(one.settings.hosts, timeout=SESSION, client_id=session, handler=SequentialGeventHandler())
     thief.start()
