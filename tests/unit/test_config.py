@@ -152,6 +152,25 @@ def test_serving_on_every_address_needs_a_url_that_vcenter_can_use(tmp_path: Pat
     assert read(tmp_path, f"{text}\novf_base_url = http://c:8116\n").defaults.ovf_base_url == "http://c:8116"
 
 
+def test_with_an_election_the_ovf_server_needs_a_name_that_stays(tmp_path: Path) -> None:
+    """Design 5: the agency keeps the URL, and a new leader must never redeploy a fleet."""
+    text = f"{RIGHT}\n[EAM]\novf_package = /dev/null\n[ZOOKEEPER]\nzookeeper_servers = zk1\n"
+    assert "option ovf_base_url: missing; with [ZOOKEEPER]" in wrong(tmp_path, text)
+    right = read(tmp_path, f"{text}[DEFAULTS]\novf_base_url = http://c:8116\n")
+    assert right.zookeeper is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("zookeeper_ssl_ca_cert = /dev/null", "option zookeeper_ssl_enable: found false"),
+        ("zookeeper_ssl_enable = yes\nzookeeper_ssl_keyfile = /dev/null", "one is useless without the other"),
+    ],
+)
+def test_zookeepers_tls_is_whole_or_not_there(tmp_path: Path, text: str, why: str) -> None:
+    assert why in wrong(tmp_path, f"{RIGHT}\n[ZOOKEEPER]\n{text}\n")
+
+
 def test_tls_files_without_tls_are_a_mistake(tmp_path: Path) -> None:
     assert "option rabbit_use_ssl" in wrong(tmp_path, f"{RIGHT}\n[RABBIT]\nkombu_ssl_ca_certs = /dev/null\n")
 
