@@ -41,7 +41,8 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 def _show_vcenter(each: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in each.get("states", {}).items())
     counts = counts or ("no ContrailVM" if each.get("ready") else "nothing read yet")
-    leading = "leading" if each.get("leading") else "not leading"
+    leader = each.get("leader")
+    leading = "leading" if each.get("leading") else f"standby of {leader}" if leader else "not leading"
     agency = each.get("agency")
     click.echo(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {counts}"))
     click.echo(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
