@@ -88,7 +88,7 @@ class Bench:
 @pytest.fixture
 def bench(make_simulator: Callable[..., Simulator], ovf_url: str) -> Iterator[Bench]:
     """Two hosts with Agent VM settings, in one cluster."""
-    simulator = make_simulator(hosts=2, clusters=1, knobs=Knobs(agent_vm_settings_preset=True), loopback_net="127.78")
+    simulator = make_simulator(hosts=2, clusters=1, knobs=Knobs(agent_vm_settings_preset=True))
     with connected(simulator) as instance:
         yield Bench(simulator, instance, ovf_url)
     assert_no_leaks(simulator)

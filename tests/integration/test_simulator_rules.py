@@ -91,7 +91,7 @@ class Bench:
 
 @pytest.fixture
 def bench(make_simulator: Callable[..., Simulator]) -> Iterator[Bench]:
-    simulator = make_simulator(hosts=2, clusters=1, knobs=Knobs(agent_vm_settings_preset=True), loopback_net="127.79")
+    simulator = make_simulator(hosts=2, clusters=1, knobs=Knobs(agent_vm_settings_preset=True))
     simulator.vcenter.eam.ovf = NoDownload()
     with connected(simulator) as instance:
         yield Bench(simulator, instance)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyVmomi import eam, vim, vmodl
 
+from vcenter_eam_plugin.simulator import loopback
 from vcenter_eam_plugin.simulator.agent_build import (
     Build,
     Properties,
@@ -517,7 +518,8 @@ class Agent(EamObject):
             disk_bytes=package.disk_bytes,
         )
         number = int(self.host.moid.rpartition("-")[2])
-        vm.address = f"{self.world.knobs.vrouter_net}.{number >> 8 & 255}.{number & 255}"
+        net = self.world.knobs.vrouter_net or f"127.{loopback.FIRST}"
+        vm.address = f"{net}.{number >> 8 & 255}.{number & 255}"
         self.manager.owners[vm.moid] = self
         self.world.add(vm)
         folder.put(vm)

@@ -135,8 +135,8 @@ class Knobs:
     """EAM gives up on an OVF server that does not answer for so long, in seconds."""
     ovf_trusted_roots: str | None = None
     """PEM file of further roots that EAM trusts for OVF servers (vCenter's TRUSTED_ROOTS)."""
-    vrouter_net: str = "127.77"
-    """First two numbers of the loopback addresses that agent VMs get."""
+    vrouter_net: str = ""
+    """First two numbers of the loopback addresses that agent VMs get; empty: a range that no other simulator uses."""
     vrouter_port: int = 8085
     """TCP port of the vRouter agent's introspect on each of those addresses."""
     vrouter_limit: int = 256
@@ -155,7 +155,7 @@ class Knobs:
                 raise ValueError(f"knob {item.name}: {value} is negative")
         if self.status_in_hook not in ("yellow", "green"):
             raise ValueError(f"knob status_in_hook: {self.status_in_hook!r} is neither 'yellow' nor 'green'")
-        if not self.vrouter_net.startswith("127."):
+        if self.vrouter_net and not self.vrouter_net.startswith("127."):
             raise ValueError(f"knob vrouter_net: {self.vrouter_net} is not a loopback network")
 
     def change(self, changes: Mapping[str, Any]) -> None:

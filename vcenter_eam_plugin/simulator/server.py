@@ -30,7 +30,7 @@ from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from vcenter_eam_plugin.simulator import certificates, inventory
+from vcenter_eam_plugin.simulator import certificates, inventory, loopback
 from vcenter_eam_plugin.simulator.authorization import AuthorizationManager, Users
 from vcenter_eam_plugin.simulator.control import Control
 from vcenter_eam_plugin.simulator.dispatch import COOKIE, EAM_PATH, VIM_PATH, Dispatcher, method_of
@@ -206,7 +206,6 @@ class Simulator:
         password: str | None = None,
         knobs: Knobs | None = None,
         directory: Path | None = None,
-        loopback_net: str | None = None,
         clock: Any = None,
     ) -> None:
         self.user = user
@@ -221,9 +220,8 @@ class Simulator:
         self._ca_file: Path | None = None
         self._server: _Server | None = None
         self._released = Event()
+        self._claim: loopback.Claim | None = None
         knobs = knobs if knobs is not None else Knobs()
-        if loopback_net is not None:
-            knobs.change({"vrouter_net": loopback_net})
         self.world = World(clock if clock is not None else GeventClock(self.greenlets), knobs)
         self.users = Users()
         self.users.add(user, self.password, "all")
@@ -307,6 +305,9 @@ class Simulator:
         except OSError:
             self._remove_directory()
             raise
+        if not self.knobs.vrouter_net:
+            self._claim = loopback.claim()
+            self.knobs.change({"vrouter_net": self._claim.net})
         self._server = _Server(listener, self._application, self.faults, ssl_context=context)
         self._server.start()
         self._ca_file, self.thumbprint = made.ca_file, made.thumbprint
@@ -323,6 +324,9 @@ class Simulator:
             self._server = None
         self.vcenter.close()
         self.greenlets.kill()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
         self._remove_directory()
 
     def __enter__(self) -> Self:

@@ -17,13 +17,13 @@ from vcenter_eam_plugin.simulator.vrouter import VRouters
 
 def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.77.0.1", 0))
+        probe.bind(("127.1.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @pytest.fixture
 def lab() -> Lab:
-    return Lab(hosts=3, vrouter_port=free_port())
+    return Lab(hosts=3, vrouter_net="127.1", vrouter_port=free_port())
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_each_vm_answers_on_its_own_address(lab: Lab, vrouters: VRouters) -> Non
         assert (status, state_of(body)) == (200, "Functional")
         names.add(ET.fromstring(body).findtext(".//NodeStatus/name"))
     assert len(names) == 3
-    assert ask(lab, "127.77.0.1", "/")[0] == 404
+    assert ask(lab, "127.1.0.1", "/")[0] == 404
 
 
 def test_it_comes_and_goes_with_the_vm(lab: Lab, vrouters: VRouters) -> None:
@@ -68,12 +68,12 @@ def test_it_comes_and_goes_with_the_vm(lab: Lab, vrouters: VRouters) -> None:
     lab.until(lambda: agency.agents and lab.do.agent_vm(lab.host) is not None and lab.vm.on)
     assert vrouters.listening == ()
     with pytest.raises(ConnectionRefusedError):
-        ask(lab, "127.77.0.1")
+        ask(lab, "127.1.0.1")
     lab.until(lambda: len(vrouters.listening) == 3)
     lab.do.power_off(lab.vm)
     lab.until(lambda: len(vrouters.listening) == 2)
     with pytest.raises(ConnectionRefusedError):
-        ask(lab, "127.77.0.1")
+        ask(lab, "127.1.0.1")
 
 
 def test_state_can_be_set(lab: Lab, vrouters: VRouters) -> None:
@@ -81,7 +81,7 @@ def test_state_can_be_set(lab: Lab, vrouters: VRouters) -> None:
     lab.deployed()
     lab.until(lambda: len(vrouters.listening) == 3)
     vrouters.set_state(lab.vm, "Non-Functional", "Number of connections:1, Expected:2 & more")
-    assert state_of(ask(lab, "127.77.0.1")[1]) == "Non-Functional"
+    assert state_of(ask(lab, "127.1.0.1")[1]) == "Non-Functional"
 
 
 def test_limit(lab: Lab, vrouters: VRouters) -> None:
@@ -95,9 +95,9 @@ def test_limit(lab: Lab, vrouters: VRouters) -> None:
 def test_taken_address_is_noted(lab: Lab, vrouters: VRouters) -> None:
     """Another simulator may have the address: that VM cannot be asked, the others can."""
     with socket.socket() as other:
-        other.bind(("127.77.0.1", lab.knobs.vrouter_port))
+        other.bind(("127.1.0.1", lab.knobs.vrouter_port))
         other.listen()
         lab.deployed()
         lab.settle()
     assert len(vrouters.listening) == 2
-    assert [entry.fields["address"] for entry in lab.vcenter.journal if entry.kind == "vrouter"] == ["127.77.0.1"]
+    assert [entry.fields["address"] for entry in lab.vcenter.journal if entry.kind == "vrouter"] == ["127.1.0.1"]
