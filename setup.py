@@ -38,6 +38,10 @@ EXTRAS = {
         "setuptools>=77",  # the tests read setup.py
         "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
     ],
+    "package": [
+        "build>=1.2",  # makes the wheel and the sdist that are checked
+        "twine>=6.0",  # checks their metadata as an index would
+    ],
     "lint": [
         "ruff>=0.9",
         "mypy>=1.14",
@@ -70,6 +74,13 @@ setup(
     python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0002
     packages=find_packages(include=["vcenter_eam_plugin", "vcenter_eam_plugin.*"]),
     package_data={"vcenter_eam_plugin": ["py.typed"]},
+    # Beside the package, below the prefix: what an installation copies to its place.
+    data_files=[
+        ("share/man/man1", ["etc/man/vcenter-eam.1"]),
+        ("share/man/man8", ["etc/man/contrail-vcenter-eam-plugin.8"]),
+        ("share/contrail-vcenter-eam-plugin", ["etc/vcenter_eam.conf", "etc/contrail-vcenter-eam-plugin.service"]),
+        ("share/contrail-vcenter-eam-plugin/samples", sorted(str(p) for p in Path("etc/samples").glob("*.conf"))),
+    ],
     zip_safe=False,
     install_requires=REQUIRES,
     extras_require={**EXTRAS, "dev": [*EXTRAS["test"], *EXTRAS["lint"], "tox>=4.23"]},

@@ -63,6 +63,13 @@ class Mode(StrEnum):
     ACT = "act"
 
 
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    CONTRAIL = "contrail"
+    JSON = "json"
+
+
 LOG_LEVELS = (
     "SYS_EMERG",
     "SYS_ALERT",
@@ -131,6 +138,12 @@ class DefaultsConfig:
     )
     log_level: str = option(
         choice({level: level for level in LOG_LEVELS}), "The least urgent level that is logged.", default="SYS_NOTICE"
+    )
+
+    log_format: LogFormat = option(
+        choice({format_.value: format_ for format_ in LogFormat}),
+        "contrail: lines as Contrail's services write them; json: one JSON object a line, for whoever collects logs.",
+        default=LogFormat.CONTRAIL,
     )
 
     def conflicts(self) -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log of a process of our own, in the format of Contrail's services.
+"""The log of a process of our own, in the format of Contrail's services, or as JSON.
 
 For the daemon and the command line only. In somebody else's process nothing here is called: our loggers, all below
 ``vcenter_eam_plugin``, hand over to whatever the host has set up.
@@ -7,11 +7,13 @@ For the daemon and the command line only. In somebody else's process nothing her
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import sys
+from datetime import UTC, datetime
 
-from vcenter_eam_plugin.config import DefaultsConfig
+from vcenter_eam_plugin.config import DefaultsConfig, LogFormat
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 
 FORMAT = "%(asctime)s [%(name)s] [%(levelname)s]: %(message)s"
@@ -51,6 +53,22 @@ class ContrailFormatter(logging.Formatter):
         return FORMAT % (record.__dict__ | {"levelname": _NAMES.get(record.levelno, record.levelname)})
 
 
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level`` (Contrail's names), ``logger``, ``message`` and, after
+    an exception, ``exception`` with the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": _NAMES.get(record.levelno, record.levelname),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False)
+
+
 def configure(defaults: DefaultsConfig) -> logging.Handler:
     """Send our log, and warnings of the libraries, to ``log_file``. Replaces what an earlier call set up.
 
@@ -68,9 +86,9 @@ def configure(defaults: DefaultsConfig) -> logging.Handler:
             raise ConfigurationError(
                 f"Section [DEFAULTS], option log_file: {defaults.log_file} cannot be written: {exc.strerror}."
             ) from exc
-    handler.setFormatter(ContrailFormatter())
+    handler.setFormatter(JsonFormatter() if defaults.log_format is LogFormat.JSON else ContrailFormatter())
     root = logging.getLogger()
-    for earlier in [each for each in root.handlers if isinstance(each.formatter, ContrailFormatter)]:
+    for earlier in [each for each in root.handlers if isinstance(each.formatter, ContrailFormatter | JsonFormatter)]:
         root.removeHandler(earlier)
         earlier.close()
     root.addHandler(handler)

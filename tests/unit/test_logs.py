@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log looks as Contrail's, and only processes of our own touch the root logger."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from vcenter_eam_plugin.config import LOG_LEVELS, DefaultsConfig
+from vcenter_eam_plugin.config import LOG_LEVELS, DefaultsConfig, LogFormat
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 from vcenter_eam_plugin.logs import LEVELS, ContrailFormatter, configure
 
@@ -36,6 +38,34 @@ def test_line_has_contrails_format_and_level_names(tmp_path: Path) -> None:
         r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d [AP]M \[vcenter_eam_plugin\.bus\.publisher\] \[SYS_WARN\]: no broker: down",
         line,
     )
+
+
+def test_json_lines_carry_what_a_collector_needs(tmp_path: Path) -> None:
+    """Also what has line breaks, quotes and a traceback stays one line."""
+    file = tmp_path / "plugin.log"
+    configure(DefaultsConfig(log_file=str(file), log_format=LogFormat.JSON))
+    logger = logging.getLogger("vcenter_eam_plugin.bus")
+    logger.error('a "quoted"\nname: %s', "ünï")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logger.exception("failed")
+    first, second = (json.loads(line) for line in file.read_text("utf-8").splitlines())
+    assert (first["level"], first["logger"]) == ("SYS_ERR", "vcenter_eam_plugin.bus")
+    assert first["message"] == 'a "quoted"\nname: ünï'
+    assert datetime.fromisoformat(first["time"]).utcoffset() is not None
+    assert "exception" not in first
+    assert second["exception"].endswith("ValueError: why")
+
+
+def test_a_full_file_is_rotated_in_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcenter_eam_plugin.logs.MAX_BYTES", 500)
+    file = tmp_path / "plugin.log"
+    configure(DefaultsConfig(log_file=str(file), log_format=LogFormat.JSON))
+    for number in range(10):
+        logging.getLogger("vcenter_eam_plugin").error("line %d", number)
+    assert (tmp_path / "plugin.log.1").exists()
+    assert file.stat().st_size <= 500
 
 
 def test_second_call_replaces_the_first(tmp_path: Path) -> None:
