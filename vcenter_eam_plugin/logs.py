@@ -54,8 +54,8 @@ class ContrailFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level`` (Contrail's names), ``logger``, ``message`` and, after
-    an exception, ``exception`` with the traceback."""
+    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level`` (Contrail's names), ``logger``, ``message`` and,
+    after an exception, ``exception`` with the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         told = {

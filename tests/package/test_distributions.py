@@ -32,5 +32,6 @@ def test_the_wheel_holds_the_package_and_what_an_installation_copies(wheel: Path
 
 def test_the_sdist_can_be_read_without_the_repository(distributions: Path) -> None:
     (found,) = distributions.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(found).getnames()}
+    with tarfile.open(found) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "README.md", "CHANGELOG.md", "LICENSE", "docs/install.md", "etc/vcenter_eam.conf"} <= names

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``etc/man/``, generated from the commands' own help: ``python -m tests.support.man_page``.
 
-One page for all of ``vcenter-eam``, because a person looks for a command by what it does; click-man would write a page per
-command, without exit codes and files.
+One page for all of ``vcenter-eam``, because a person looks for a command by what it does; click-man would write a page
+per command, without exit codes and files.
 """
 
 from __future__ import annotations
