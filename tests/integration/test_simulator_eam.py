@@ -6,41 +6,18 @@ from __future__ import annotations
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from gevent.pywsgi import WSGIServer
 from pyVim.task import WaitForTask
 from pyVmomi import eam, vim, vmodl
 
+from tests.support.ovf import ovf_server
 from tests.support.simulator import assert_no_leaks, connected, eam_manager, wait_for
-from vcenter_eam_plugin.simulator import sample_ovf
 from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.server import Simulator
-
-
-@contextmanager
-def ovf_server(directory: Path, scheme: str = "http", **options: Any) -> Iterator[str]:
-    """A web server that has the sample package and nothing else; a query is accepted and ignored."""
-    sample_ovf.write_sample(directory)
-
-    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        file = directory / environ["PATH_INFO"].lstrip("/")
-        if not file.is_file():
-            start_response("404 Not Found", [])
-            return []
-        start_response("200 OK", [])
-        return [file.read_bytes()]
-
-    server = WSGIServer(("127.0.0.1", 0), answer, log=None, error_log=None, **options)
-    server.start()
-    try:
-        yield f"{scheme}://127.0.0.1:{server.server_port}/{sample_ovf.DESCRIPTOR_NAME}"
-    finally:
-        server.stop(timeout=1)
 
 
 @pytest.fixture

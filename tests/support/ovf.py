@@ -6,10 +6,15 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import trustme
+from gevent.pywsgi import WSGIServer
+
+from vcenter_eam_plugin.simulator import sample_ovf
 
 ENVELOPE = "http://schemas.dmtf.org/ovf/envelope/1"
 
@@ -53,3 +58,24 @@ def write_certificate(folder: Path, name: str = "ovf", host: str = "127.0.0.1") 
     issued.cert_chain_pems[0].write_to_path(certificate)
     issued.private_key_pem.write_to_path(key)
     return certificate, key
+
+
+@contextmanager
+def ovf_server(directory: Path, scheme: str = "http", **options: Any) -> Iterator[str]:
+    """A web server that has the sample package and nothing else; a query is accepted and ignored."""
+    sample_ovf.write_sample(directory)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        file = directory / environ["PATH_INFO"].lstrip("/")
+        if not file.is_file():
+            start_response("404 Not Found", [])
+            return []
+        start_response("200 OK", [])
+        return [file.read_bytes()]
+
+    server = WSGIServer(("127.0.0.1", 0), answer, log=None, error_log=None, **options)
+    server.start()
+    try:
+        yield f"{scheme}://127.0.0.1:{server.server_port}/{sample_ovf.DESCRIPTOR_NAME}"
+    finally:
+        server.stop(timeout=1)

@@ -27,6 +27,7 @@ COMMANDS = {
     "activate": _Command("vcenter_eam_plugin.cli.activate", "Have the running service act from now on."),
     "adopt": _Command("vcenter_eam_plugin.cli.adopt", "Use an agency of our name that belongs to somebody else."),
     "apply": _Command("vcenter_eam_plugin.cli.apply", "Do what the plan shows, now and exactly that."),
+    "check": _Command("vcenter_eam_plugin.cli.check", "Look at everything that the service needs, before it does."),
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
     "delete": _Command("vcenter_eam_plugin.cli.delete", "Power off and delete the ContrailVM on HOST."),
     "demo": _Command("vcenter_eam_plugin.cli.demo", "Tell the whole story against a simulated vCenter."),

@@ -109,6 +109,12 @@ class NotAllDone(PluginError):
     exit_code = 15
 
 
+class CheckFailed(PluginError):
+    """``vcenter-eam check`` found something that would keep the service from its work; the findings say what."""
+
+    exit_code = 16
+
+
 # --- time may heal these --------------------------------------------------------------------------------
 
 
