@@ -22,6 +22,7 @@ from vcenter_eam_plugin.cli.common import configuration_files, load_configuratio
 from vcenter_eam_plugin.domain.errors import PluginError  # noqa: E402
 from vcenter_eam_plugin.service import Service  # noqa: E402
 from vcenter_eam_plugin.web.control import ControlSocket  # noqa: E402
+from vcenter_eam_plugin.web.server import WebServer  # noqa: E402
 
 log = logging.getLogger("vcenter_eam_plugin")
 
@@ -30,7 +31,7 @@ def run(paths: tuple[Path, ...]) -> None:
     """Run until SIGTERM or SIGINT. Raises PluginError when there is no use in running."""
     configuration = load_configuration(paths)
     logs.configure(configuration.defaults)
-    service = Service(configuration, logger=log, endpoints=(ControlSocket,))
+    service = Service(configuration, logger=log, endpoints=(ControlSocket, WebServer))
     with until_stopped() as stop:
         log.info("Starting, version %s.", __version__)
         service.start()

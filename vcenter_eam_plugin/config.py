@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ SYSTEM_FILE = Path("/etc/contrail/contrail-vcenter-eam-plugin/vcenter_eam.conf")
 """Where a Contrail installation keeps the file; read by default when it exists."""
 
 PORT = integer(1, 65535)
+
+LEAST_TOKEN = 20
+"""Characters of a token: at 4 bits each 80 bits, which no guessing over a network gets through."""
 
 
 class Mode(StrEnum):
@@ -481,14 +485,64 @@ class ZookeeperConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectConfig:
-    """The status page. Checked, but not used by this release."""
+    """The way in over the network: JSON API and health, for this machine alone unless told otherwise."""
 
-    http_server_ip: str = option(TEXT, "Address to listen on.", default="127.0.0.1")
-    introspect_port: int = option(integer(0, 65535), "Port to listen on.", default=8115)
+    http_server_ip: str = option(
+        TEXT,
+        "Address to listen on. One that others can reach needs introspect_ssl_certfile and introspect_token, and then "
+        "also whoever only reads must show the token. Empty: nothing is served.",
+        default="127.0.0.1",
+    )
+    introspect_port: int = option(
+        integer(0, 65535), "Port to listen on; 0 takes any free one, which the log names.", default=8115
+    )
+    introspect_token: Secret = option(
+        SECRET,
+        f"Whoever shows this token may change things; at least {LEAST_TOKEN} characters, such as from openssl rand "
+        "-hex 32. Empty: over the network nothing can be changed, only by vcenter-eam on this machine.",
+        default=Secret(),
+        secret=True,
+    )
+    introspect_names: tuple[str, ...] = option(
+        LIST,
+        "Names by which clients reach it, beside its addresses and localhost. Requests for other names are refused: "
+        "with a name of its own a foreign web page could read through a visitor's browser (DNS rebinding).",
+        default=(),
+    )
+    introspect_ssl_certfile: Path | None = option(
+        FILE,
+        "PEM file with a certificate (before its intermediates, if any): it is then served over HTTPS.",
+        default=None,
+    )
+    introspect_ssl_keyfile: Path | None = option(
+        FILE, "PEM file with the key of that certificate, without a password.", default=None
+    )
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine may reach it. A name counts as exposed: who knows what it resolves to."""
+        try:
+            return not ip_address(self.http_server_ip).is_loopback
+        except ValueError:
+            return self.http_server_ip not in ("", "localhost")
 
     def conflicts(self) -> Iterator[str]:
         """Settings that are right each for itself, but not together."""
-        yield from ()
+        if (self.introspect_ssl_certfile is None) != (self.introspect_ssl_keyfile is None):
+            yield "options introspect_ssl_certfile and introspect_ssl_keyfile: one is useless without the other."
+        if self.exposed and self.introspect_ssl_certfile is None:
+            yield (
+                f"option introspect_ssl_certfile: missing; at http_server_ip = {self.http_server_ip} the token would "
+                "cross the network for everybody to read."
+            )
+        if self.introspect_token == Secret():
+            if self.exposed:
+                yield (
+                    "option introspect_token or introspect_token_file: missing; at http_server_ip = "
+                    f"{self.http_server_ip} everybody could read."
+                )
+        elif len(self.introspect_token()) < LEAST_TOKEN:
+            yield f"option introspect_token: found fewer than {LEAST_TOKEN} characters; allowed: what nobody can guess."
 
 
 SECTIONS: Mapping[str, type[Any]] = {

@@ -101,6 +101,15 @@ def test_smallest_file_gives_one_observing_vcenter(tmp_path: Path) -> None:
             "option log_file: found 'here.log'; allowed: an absolute path, or <stdout>.",
         ),
         ("DEFAULTS", "state_directory = var", "found 'var'; allowed: an absolute path."),
+        ("INTROSPECT", "introspect_token = hunter2", "option introspect_token: found fewer than 20 characters"),
+        (
+            "INTROSPECT",
+            "introspect_ssl_certfile = /dev/null",
+            "introspect_ssl_keyfile: one is useless without the other",
+        ),
+        ("INTROSPECT", "http_server_ip = 0.0.0.0", "introspect_ssl_certfile: missing; at http_server_ip = 0.0.0.0"),
+        ("INTROSPECT", "http_server_ip = ::", "option introspect_token or introspect_token_file: missing; at"),
+        ("INTROSPECT", "http_server_ip = eam.example", "introspect_ssl_certfile: missing; at http_server_ip = eam.exa"),
         ("EAM:west", "mode = act", "Section [EAM:west]: there is no [VCENTER:west]; add it."),
     ],
 )
