@@ -31,6 +31,7 @@ from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
     FILE,
+    KEY_FILE,
     LIST,
     NAME,
     PAIRS,
@@ -48,6 +49,7 @@ from vcenter_eam_plugin.options import (
     option,
     template,
 )
+from vcenter_eam_plugin.permissions import others_may_write
 
 ENVIRONMENT_PREFIX = "VCENTER_EAM__"
 
@@ -91,6 +93,13 @@ def _credential_sign(key: str, value: str) -> str:
     return "its name says that it is a key" if _KEY.search(key) and not _PUBLIC.search(key) else ""
 
 
+def _anybodys(program: str) -> bool:
+    try:
+        return others_may_write(Path(program)) if "/" in program else False
+    except OSError:
+        return False  # that it is not there is said when it is run
+
+
 RESOLVABLE = tuple(name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX))
 """The issue types that may be resolved without asking."""
 
@@ -126,7 +135,7 @@ class DefaultsConfig:
         default=None,
     )
     ovf_server_key: Path | None = option(
-        FILE, "PEM file with the key of that certificate, without a password.", default=None
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
     )
     log_file: str = option(
         NAME,
@@ -170,10 +179,10 @@ class VCenterConfig:
         default="",
     )
     vc_client_cert: Path | None = option(
-        FILE, "PEM file with the certificate of that extension. Instead of vc_username.", default=None
+        KEY_FILE, "PEM file with the certificate of that extension. Instead of vc_username.", default=None
     )
     vc_client_key: Path | None = option(
-        FILE,
+        KEY_FILE,
         "PEM file with the key of that certificate, without a password. Empty: it is in the file of vc_client_cert.",
         default=None,
     )
@@ -347,7 +356,7 @@ class EamConfig:
     install_command: tuple[str, ...] = option(
         LIST,
         "Program and arguments, run once for each ContrailVM that is held for its health and has no vRouter installed. "
-        "It reads the host's facts as JSON on standard input.",
+        "It reads the host's facts as JSON on standard input, and gets PATH, HOME and the like of our environment.",
         default=(),
     )
     late_power_on_seconds: float = option(
@@ -379,6 +388,8 @@ class EamConfig:
             yield "option clusters: found nothing; allowed: at least one cluster or standalone host."
         if self.ovf_url and self.ovf_package is not None:
             yield "options ovf_url and ovf_package: both say where the package is; allowed: one of them."
+        if self.install_command and _anybodys(self.install_command[0]):
+            yield f"option install_command: everybody may write to {self.install_command[0]}, which this service runs."
         for key, value in self.ovf_properties:
             why = "" if self.ovf_allow_secret_properties else _credential_sign(key, value)
             if why:
@@ -415,7 +426,7 @@ class RabbitConfig:
         default=None,
     )
     kombu_ssl_certfile: Path | None = option(FILE, "PEM file with a client certificate.", default=None)
-    kombu_ssl_keyfile: Path | None = option(FILE, "PEM file with the key of that certificate.", default=None)
+    kombu_ssl_keyfile: Path | None = option(KEY_FILE, "PEM file with the key of that certificate.", default=None)
     rabbit_health_check_interval: int = option(
         integer(0, 3600), "Seconds of the AMQP heartbeat; 0 switches it off.", default=10
     )
@@ -471,7 +482,7 @@ class ZookeeperConfig:
     )
     zookeeper_ssl_certificate: Path | None = option(FILE, "PEM file with a client certificate.", default=None)
     zookeeper_ssl_keyfile: Path | None = option(
-        FILE, "PEM file with the key of that certificate, without a password.", default=None
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
     )
 
     def conflicts(self) -> Iterator[str]:
@@ -515,7 +526,7 @@ class IntrospectConfig:
         default=None,
     )
     introspect_ssl_keyfile: Path | None = option(
-        FILE, "PEM file with the key of that certificate, without a password.", default=None
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
     )
 
     @property
@@ -582,6 +593,8 @@ class Configuration:
     introspect: IntrospectConfig = IntrospectConfig()
     vcenters: tuple[VCenterUnit, ...] = ()
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What works and should not stay so, one sentence each."""
 
     def sections(self) -> Iterator[tuple[str, Any]]:
         """Section names, as they would stand in one file, with their values."""
@@ -658,6 +671,7 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
         introspect=introspect,
         vcenters=units,
         origins=reader.origins,
+        warnings=tuple(dict.fromkeys(reader.warnings)),  # a common section is met once per named one
     )
 
 
