@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sys
+from collections.abc import Callable
 
 from vcenter_eam_plugin.config import DefaultsConfig
 from vcenter_eam_plugin.domain.errors import ConfigurationError
@@ -42,17 +43,26 @@ _NAMES = {
 
 
 class ContrailFormatter(logging.Formatter):
-    """Contrail's line, with its level names; the process-wide names of :mod:`logging` stay as they are."""
+    """Contrail's line, with its level names; the process-wide names of :mod:`logging` stay as they are.
 
-    def __init__(self) -> None:
+    ``redact`` takes secrets out of the whole text, tracebacks too.
+    """
+
+    def __init__(self, redact: Callable[[str], str] = str) -> None:
         super().__init__(FORMAT, DATE_FORMAT)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
         return FORMAT % (record.__dict__ | {"levelname": _NAMES.get(record.levelno, record.levelname)})
 
 
-def configure(defaults: DefaultsConfig) -> logging.Handler:
+def configure(defaults: DefaultsConfig, redact: Callable[[str], str] = str) -> logging.Handler:
     """Send our log, and warnings of the libraries, to ``log_file``. Replaces what an earlier call set up.
+
+    ``redact`` takes secrets out of each line.
 
     Raises ConfigurationError when the file cannot be written.
     """
@@ -68,7 +78,7 @@ def configure(defaults: DefaultsConfig) -> logging.Handler:
             raise ConfigurationError(
                 f"Section [DEFAULTS], option log_file: {defaults.log_file} cannot be written: {exc.strerror}."
             ) from exc
-    handler.setFormatter(ContrailFormatter())
+    handler.setFormatter(ContrailFormatter(redact))
     root = logging.getLogger()
     for earlier in [each for each in root.handlers if isinstance(each.formatter, ContrailFormatter)]:
         root.removeHandler(earlier)

@@ -22,6 +22,7 @@ Who may ask is not decided here, but where it is served: by the file system at t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ from vcenter_eam_plugin.domain.errors import (
     WrongState,
 )
 from vcenter_eam_plugin.domain.requests import Request
+from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.service import Service
 
 MAX_BODY = 64 * 1024
@@ -75,6 +77,14 @@ def create_app(service: Service) -> Flask:
     """The application, without any check of who may."""
     app = Flask("vcenter_eam_plugin", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    redact = Redactor(lambda: secrets_of(service.configuration), time.monotonic)
+
+    @app.after_request
+    def without_secrets(answer: Response) -> Response:
+        # Words of libraries stand in alarms; see redaction.
+        if not answer.is_streamed and (answer.is_json or (answer.mimetype or "").startswith("text/")):
+            answer.set_data(redact(answer.get_data(as_text=True)))
+        return answer
 
     @app.get("/healthz")
     def healthz() -> Response:
