@@ -531,11 +531,8 @@ class IntrospectConfig:
 
     @property
     def exposed(self) -> bool:
-        """Whether others than this machine may reach it. A name counts as exposed: who knows what it resolves to."""
-        try:
-            return not ip_address(self.http_server_ip).is_loopback
-        except ValueError:
-            return self.http_server_ip not in ("", "localhost")
+        """Whether others than this machine may reach it."""
+        return bool(self.http_server_ip) and not is_this_machine(self.http_server_ip)
 
     def conflicts(self) -> Iterator[str]:
         """Settings that are right each for itself, but not together."""
@@ -671,8 +668,32 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
         introspect=introspect,
         vcenters=units,
         origins=reader.origins,
-        warnings=tuple(dict.fromkeys(reader.warnings)),  # a common section is met once per named one
+        # A common section is met once per named one.
+        warnings=tuple(dict.fromkeys((*reader.warnings, *_unprotected(units, rabbit, zookeeper)))),
     )
+
+
+def _unprotected(
+    units: Sequence[VCenterUnit], rabbit: RabbitConfig, zookeeper: ZookeeperConfig | None
+) -> Iterator[str]:
+    """What crosses the network for everybody on the way, by the operator's or by Contrail's choice."""
+    for unit in units:
+        if unit.vcenter.vc_insecure:
+            yield f"{unit.vcenter.vc_host}: vc_insecure is set; anybody on the way can read the password."
+    for where in () if rabbit.rabbit_use_ssl else rabbit.rabbit_hosts:
+        if not is_this_machine(where.host):
+            yield f"Broker {where.host}: rabbit_use_ssl is not set; anybody on the way can read the password."
+    for where in () if zookeeper is None or zookeeper.zookeeper_ssl_enable else zookeeper.zookeeper_servers:
+        if not is_this_machine(where.host):
+            yield f"ZooKeeper {where.host}: zookeeper_ssl_enable is not set; anybody on the way can say who leads."
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether it is loopback. A name that is not localhost counts as another: who knows what it resolves to."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _units(reader: Reader, need_vcenter: bool) -> tuple[VCenterUnit, ...]:
