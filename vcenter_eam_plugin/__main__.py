@@ -13,6 +13,7 @@ monkey.patch_all()
 
 import logging  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import click  # noqa: E402
@@ -20,8 +21,10 @@ import click  # noqa: E402
 from vcenter_eam_plugin import __version__, logs  # noqa: E402
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped  # noqa: E402
 from vcenter_eam_plugin.domain.errors import PluginError  # noqa: E402
+from vcenter_eam_plugin.redaction import RedactedStream, Redactor, secrets_of  # noqa: E402
 from vcenter_eam_plugin.service import Service  # noqa: E402
 from vcenter_eam_plugin.web.control import ControlSocket  # noqa: E402
+from vcenter_eam_plugin.web.server import WebServer  # noqa: E402
 
 log = logging.getLogger("vcenter_eam_plugin")
 
@@ -29,8 +32,10 @@ log = logging.getLogger("vcenter_eam_plugin")
 def run(paths: tuple[Path, ...]) -> None:
     """Run until SIGTERM or SIGINT. Raises PluginError when there is no use in running."""
     configuration = load_configuration(paths)
-    logs.configure(configuration.defaults)
-    service = Service(configuration, logger=log, endpoints=(ControlSocket,))
+    redact = Redactor(lambda: secrets_of(configuration), time.monotonic)
+    logs.configure(configuration.defaults, redact)
+    sys.stderr = RedactedStream(sys.stderr, redact)
+    service = Service(configuration, logger=log, endpoints=(ControlSocket, WebServer))
     with until_stopped() as stop:
         log.info("Starting, version %s.", __version__)
         service.start()

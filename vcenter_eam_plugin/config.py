@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vcenter_eam_plugin.options import (
     ADDRESSES,
     BOOLEAN,
     FILE,
+    KEY_FILE,
     LIST,
     NAME,
     PAIRS,
@@ -47,6 +49,7 @@ from vcenter_eam_plugin.options import (
     option,
     template,
 )
+from vcenter_eam_plugin.permissions import others_may_write
 
 ENVIRONMENT_PREFIX = "VCENTER_EAM__"
 
@@ -54,6 +57,9 @@ SYSTEM_FILE = Path("/etc/contrail/contrail-vcenter-eam-plugin/vcenter_eam.conf")
 """Where a Contrail installation keeps the file; read by default when it exists."""
 
 PORT = integer(1, 65535)
+
+LEAST_TOKEN = 20
+"""Characters of a token: at 4 bits each 80 bits, which no guessing over a network gets through."""
 
 
 class Mode(StrEnum):
@@ -94,6 +100,13 @@ def _credential_sign(key: str, value: str) -> str:
     return "its name says that it is a key" if _KEY.search(key) and not _PUBLIC.search(key) else ""
 
 
+def _anybodys(program: str) -> bool:
+    try:
+        return others_may_write(Path(program)) if "/" in program else False
+    except OSError:
+        return False  # that it is not there is said when it is run
+
+
 RESOLVABLE = tuple(name for name, row in CATALOGUE.items() if row.policy in (Policy.AUTO, Policy.AUTO_AFTER_FIX))
 """The issue types that may be resolved without asking."""
 
@@ -129,7 +142,7 @@ class DefaultsConfig:
         default=None,
     )
     ovf_server_key: Path | None = option(
-        FILE, "PEM file with the key of that certificate, without a password.", default=None
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
     )
     log_file: str = option(
         NAME,
@@ -179,10 +192,10 @@ class VCenterConfig:
         default="",
     )
     vc_client_cert: Path | None = option(
-        FILE, "PEM file with the certificate of that extension. Instead of vc_username.", default=None
+        KEY_FILE, "PEM file with the certificate of that extension. Instead of vc_username.", default=None
     )
     vc_client_key: Path | None = option(
-        FILE,
+        KEY_FILE,
         "PEM file with the key of that certificate, without a password. Empty: it is in the file of vc_client_cert.",
         default=None,
     )
@@ -356,7 +369,7 @@ class EamConfig:
     install_command: tuple[str, ...] = option(
         LIST,
         "Program and arguments, run once for each ContrailVM that is held for its health and has no vRouter installed. "
-        "It reads the host's facts as JSON on standard input.",
+        "It reads the host's facts as JSON on standard input, and gets PATH, HOME and the like of our environment.",
         default=(),
     )
     late_power_on_seconds: float = option(
@@ -388,6 +401,8 @@ class EamConfig:
             yield "option clusters: found nothing; allowed: at least one cluster or standalone host."
         if self.ovf_url and self.ovf_package is not None:
             yield "options ovf_url and ovf_package: both say where the package is; allowed: one of them."
+        if self.install_command and _anybodys(self.install_command[0]):
+            yield f"option install_command: everybody may write to {self.install_command[0]}, which this service runs."
         for key, value in self.ovf_properties:
             why = "" if self.ovf_allow_secret_properties else _credential_sign(key, value)
             if why:
@@ -424,7 +439,7 @@ class RabbitConfig:
         default=None,
     )
     kombu_ssl_certfile: Path | None = option(FILE, "PEM file with a client certificate.", default=None)
-    kombu_ssl_keyfile: Path | None = option(FILE, "PEM file with the key of that certificate.", default=None)
+    kombu_ssl_keyfile: Path | None = option(KEY_FILE, "PEM file with the key of that certificate.", default=None)
     rabbit_health_check_interval: int = option(
         integer(0, 3600), "Seconds of the AMQP heartbeat; 0 switches it off.", default=10
     )
@@ -480,7 +495,7 @@ class ZookeeperConfig:
     )
     zookeeper_ssl_certificate: Path | None = option(FILE, "PEM file with a client certificate.", default=None)
     zookeeper_ssl_keyfile: Path | None = option(
-        FILE, "PEM file with the key of that certificate, without a password.", default=None
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
     )
 
     def conflicts(self) -> Iterator[str]:
@@ -494,14 +509,61 @@ class ZookeeperConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectConfig:
-    """The status page. Checked, but not used by this release."""
+    """The way in over the network: JSON API and health, for this machine alone unless told otherwise."""
 
-    http_server_ip: str = option(TEXT, "Address to listen on.", default="127.0.0.1")
-    introspect_port: int = option(integer(0, 65535), "Port to listen on.", default=8115)
+    http_server_ip: str = option(
+        TEXT,
+        "Address to listen on. One that others can reach needs introspect_ssl_certfile and introspect_token, and then "
+        "also whoever only reads must show the token. Empty: nothing is served.",
+        default="127.0.0.1",
+    )
+    introspect_port: int = option(
+        integer(0, 65535), "Port to listen on; 0 takes any free one, which the log names.", default=8115
+    )
+    introspect_token: Secret = option(
+        SECRET,
+        f"Whoever shows this token may change things; at least {LEAST_TOKEN} characters, such as from openssl rand "
+        "-hex 32. Empty: over the network nothing can be changed, only by vcenter-eam on this machine.",
+        default=Secret(),
+        secret=True,
+    )
+    introspect_names: tuple[str, ...] = option(
+        LIST,
+        "Names by which clients reach it, beside its addresses and localhost. Requests for other names are refused: "
+        "with a name of its own a foreign web page could read through a visitor's browser (DNS rebinding).",
+        default=(),
+    )
+    introspect_ssl_certfile: Path | None = option(
+        FILE,
+        "PEM file with a certificate (before its intermediates, if any): it is then served over HTTPS.",
+        default=None,
+    )
+    introspect_ssl_keyfile: Path | None = option(
+        KEY_FILE, "PEM file with the key of that certificate, without a password.", default=None
+    )
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine may reach it."""
+        return bool(self.http_server_ip) and not is_this_machine(self.http_server_ip)
 
     def conflicts(self) -> Iterator[str]:
         """Settings that are right each for itself, but not together."""
-        yield from ()
+        if (self.introspect_ssl_certfile is None) != (self.introspect_ssl_keyfile is None):
+            yield "options introspect_ssl_certfile and introspect_ssl_keyfile: one is useless without the other."
+        if self.exposed and self.introspect_ssl_certfile is None:
+            yield (
+                f"option introspect_ssl_certfile: missing; at http_server_ip = {self.http_server_ip} the token would "
+                "cross the network for everybody to read."
+            )
+        if self.introspect_token == Secret():
+            if self.exposed:
+                yield (
+                    "option introspect_token or introspect_token_file: missing; at http_server_ip = "
+                    f"{self.http_server_ip} everybody could read."
+                )
+        elif len(self.introspect_token()) < LEAST_TOKEN:
+            yield f"option introspect_token: found fewer than {LEAST_TOKEN} characters; allowed: what nobody can guess."
 
 
 SECTIONS: Mapping[str, type[Any]] = {
@@ -541,6 +603,8 @@ class Configuration:
     introspect: IntrospectConfig = IntrospectConfig()
     vcenters: tuple[VCenterUnit, ...] = ()
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What works and should not stay so, one sentence each."""
 
     def sections(self) -> Iterator[tuple[str, Any]]:
         """Section names, as they would stand in one file, with their values."""
@@ -617,7 +681,32 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
         introspect=introspect,
         vcenters=units,
         origins=reader.origins,
+        # A common section is met once per named one.
+        warnings=tuple(dict.fromkeys((*reader.warnings, *_unprotected(units, rabbit, zookeeper)))),
     )
+
+
+def _unprotected(
+    units: Sequence[VCenterUnit], rabbit: RabbitConfig, zookeeper: ZookeeperConfig | None
+) -> Iterator[str]:
+    """What crosses the network for everybody on the way, by the operator's or by Contrail's choice."""
+    for unit in units:
+        if unit.vcenter.vc_insecure:
+            yield f"{unit.vcenter.vc_host}: vc_insecure is set; anybody on the way can read the password."
+    for where in () if rabbit.rabbit_use_ssl else rabbit.rabbit_hosts:
+        if not is_this_machine(where.host):
+            yield f"Broker {where.host}: rabbit_use_ssl is not set; anybody on the way can read the password."
+    for where in () if zookeeper is None or zookeeper.zookeeper_ssl_enable else zookeeper.zookeeper_servers:
+        if not is_this_machine(where.host):
+            yield f"ZooKeeper {where.host}: zookeeper_ssl_enable is not set; anybody on the way can say who leads."
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether it is loopback. A name that is not localhost counts as another: who knows what it resolves to."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _units(reader: Reader, need_vcenter: bool) -> tuple[VCenterUnit, ...]:

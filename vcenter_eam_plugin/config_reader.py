@@ -2,7 +2,8 @@
 """From text in several places to the values of a section, with every mistake named.
 
 Knows how settings are written, not which there are: :mod:`vcenter_eam_plugin.config` declares those. Mistakes are
-collected in :attr:`Reader.problems`, one sentence each, and never quote what could be a password.
+collected in :attr:`Reader.problems`, one sentence each, and never quote what could be a password; what works, but
+should not stay so, in :attr:`Reader.warnings`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Protocol, TypeVar
 import six
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError
-from vcenter_eam_plugin.options import Option, Secret, options_of
+from vcenter_eam_plugin.options import KEY_FILE, Option, Secret, options_of
+from vcenter_eam_plugin.permissions import others_may_read, others_may_write
 
 
 class Section(Protocol):
@@ -38,6 +40,7 @@ class _Found:
     text: str
     origin: str
     rank: int
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Reader:
         self._raw: dict[str, dict[str, _Found]] = {}
         self._rank = 0
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         self.origins: dict[tuple[str, str], str] = {}
         """Per section and option that was given: by whom."""
 
@@ -94,6 +98,8 @@ class Reader:
         try:
             with path.open(encoding="utf-8") as file:
                 parser.read_file(file)
+            if others_may_write(path):
+                self.problems.append(f"{path}: everybody may write to it; allowed: a file of those who may decide.")
         except OSError as exc:
             self.problems.append(f"{path}: cannot be read: {exc.strerror}.")
         except UnicodeDecodeError:
@@ -110,7 +116,7 @@ class Reader:
             for title in parser.sections():
                 self._raw.setdefault(title, {})
                 for name, value in parser.items(title):
-                    self._put(title, name, value, str(path))
+                    self._put(title, name, value, str(path), path)
 
     def take_environment(self, environ: Mapping[str, str], prefix: str) -> None:
         """Variables ``<prefix><SECTION>__<option>`` and ``<prefix><SECTION>__<name>__<option>``."""
@@ -127,8 +133,8 @@ class Reader:
                     f"{prefix}<SECTION>__<name>__<option>."
                 )
 
-    def _put(self, title: str, name: str, text: str, origin: str) -> None:
-        self._raw.setdefault(title, {})[name] = _Found(text.strip(), origin, self._rank)
+    def _put(self, title: str, name: str, text: str, origin: str, file: Path | None = None) -> None:
+        self._raw.setdefault(title, {})[name] = _Found(text.strip(), origin, self._rank, file)
 
     # --- what was taken in -------------------------------------------------------------------------------------
 
@@ -213,17 +219,30 @@ class Reader:
             secret = Secret(file=Path(found.text))
             try:
                 secret()
+                self._look_at(where, Path(found.text))
             except ConfigurationError as exc:
                 self.problems.append(f"{where}: {exc}")
             return secret
+        if option.secret and found.text and found.file is not None:
+            self._look_at(where, found.file)
         try:
-            return option.kind.parse(found.text)
+            value = option.kind.parse(found.text)
         except ValueError as exc:
             # An address with "@" may hold a password that was put into the wrong option.
             shown = "a value that is not shown" if option.secret or "@" in found.text else repr(found.text)
             detail = f" ({exc})" if str(exc) else ""
             self.problems.append(f"{where}: found {shown}{detail}; allowed: {option.kind.allowed}.")
             return None
+        if option.kind is KEY_FILE and value is not None and b"PRIVATE KEY-----" in value.read_bytes():
+            self._look_at(where, value)
+        return value
+
+    def _look_at(self, where: str, file: Path) -> None:
+        """A file with a secret in it: who else may read it, or write it."""
+        if others_may_write(file):
+            self.problems.append(f"{where}: everybody may write to {file}, which holds a secret.")
+        elif others_may_read(file):
+            self.warnings.append(f"{where}: everybody may read {file}, which holds a secret; chmod o= {file}")
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

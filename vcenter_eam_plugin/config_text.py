@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vcenter_eam_plugin.config import ENVIRONMENT_PREFIX, SECTIONS, SYSTEM_FILE, Configuration
-from vcenter_eam_plugin.options import Option, options_of
+from vcenter_eam_plugin.options import Option, Secret, options_of
 
 WIDTH = 100
 
@@ -87,8 +87,10 @@ def in_force(configuration: Configuration) -> str:
 
 
 def shown(option: Option, value: Any) -> str:
-    """One value as text, masked if it is a secret."""
-    return repr(value) if option.secret else option.kind.show(value)
+    """One value as text, masked if it is a secret; one that is not set is shown as that."""
+    if option.secret:
+        return "" if value == Secret() else repr(value)
+    return option.kind.show(value)
 
 
 def _summary(kind: type[Any]) -> str:

@@ -2,13 +2,16 @@
 """Runs the operator's command for a ContrailVM whose vRouter is not installed: once per VM, in the background.
 
 The command gets the host's facts as one JSON object on standard input, never on its command line, where others
-could read them. Which VMs it ran for is remembered over restarts.
+could read them; and of our environment only what every program needs, because ours, and even more so a host
+process's, may hold passwords. Which VMs it ran for is remembered over restarts.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +21,14 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from vcenter_eam_plugin.domain.errors import Unavailable
+from vcenter_eam_plugin.permissions import open_private
 
 COMMAND_SECONDS = 1800.0
 """Installing packages in a guest takes minutes; a command without an end after half an hour is stuck."""
 AT_ONCE = 8
 """Commands that run side by side: after the first deployment every ContrailVM of a fleet wants one."""
+INHERITED = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TZ|LANG|LANGUAGE|LC_[A-Z]+")
+"""Names of the environment variables that the command gets. What else it needs, it can set itself."""
 KEPT = 10_000
 """VMs to remember: several respawns of a whole fleet."""
 
@@ -82,6 +88,7 @@ class InstallHook:
         try:
             done = subprocess.run(  # noqa: S603 - the operator's own command, without a shell
                 self._command,
+                env={name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)},
                 input=facts,
                 encoding="utf-8",
                 errors="replace",
@@ -109,6 +116,7 @@ class InstallHook:
 
     def _write(self, done: list[str]) -> None:
         beside = self._remembered.with_suffix(".new")
-        beside.write_text(json.dumps(done), "utf-8")
+        with os.fdopen(open_private(beside), "w", encoding="utf-8") as file:
+            json.dump(done, file)
         beside.replace(self._remembered)
         self._done = done

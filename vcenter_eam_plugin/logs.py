@@ -11,6 +11,7 @@ import json
 import logging
 import logging.handlers
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from vcenter_eam_plugin.config import DefaultsConfig, LogFormat
@@ -44,10 +45,17 @@ _NAMES = {
 
 
 class ContrailFormatter(logging.Formatter):
-    """Contrail's line, with its level names; the process-wide names of :mod:`logging` stay as they are."""
+    """Contrail's line, with its level names; the process-wide names of :mod:`logging` stay as they are.
 
-    def __init__(self) -> None:
+    ``redact`` takes secrets out of the whole text, tracebacks too.
+    """
+
+    def __init__(self, redact: Callable[[str], str] = str) -> None:
         super().__init__(FORMAT, DATE_FORMAT)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
         return FORMAT % (record.__dict__ | {"levelname": _NAMES.get(record.levelno, record.levelname)})
@@ -55,22 +63,28 @@ class ContrailFormatter(logging.Formatter):
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time`` (ISO 8601, UTC), ``level`` (Contrail's names), ``logger``, ``message`` and,
-    after an exception, ``exception`` with the traceback."""
+    after an exception, ``exception`` with the traceback. ``redact`` takes secrets out of the two texts."""
+
+    def __init__(self, redact: Callable[[str], str] = str) -> None:
+        super().__init__()
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         told = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": _NAMES.get(record.levelno, record.levelname),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self._redact(record.getMessage()),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+            told["exception"] = self._redact(self.formatException(record.exc_info))
         return json.dumps(told, ensure_ascii=False)
 
 
-def configure(defaults: DefaultsConfig) -> logging.Handler:
+def configure(defaults: DefaultsConfig, redact: Callable[[str], str] = str) -> logging.Handler:
     """Send our log, and warnings of the libraries, to ``log_file``. Replaces what an earlier call set up.
+
+    ``redact`` takes secrets out of each line.
 
     Raises ConfigurationError when the file cannot be written.
     """
@@ -86,7 +100,8 @@ def configure(defaults: DefaultsConfig) -> logging.Handler:
             raise ConfigurationError(
                 f"Section [DEFAULTS], option log_file: {defaults.log_file} cannot be written: {exc.strerror}."
             ) from exc
-    handler.setFormatter(JsonFormatter() if defaults.log_format is LogFormat.JSON else ContrailFormatter())
+    json_lines = defaults.log_format is LogFormat.JSON
+    handler.setFormatter(JsonFormatter(redact) if json_lines else ContrailFormatter(redact))
     root = logging.getLogger()
     for earlier in [each for each in root.handlers if isinstance(each.formatter, ContrailFormatter | JsonFormatter)]:
         root.removeHandler(earlier)

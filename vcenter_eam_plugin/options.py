@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.permissions import others_may_write
 
 T = TypeVar("T")
 
@@ -234,12 +235,16 @@ def _readable_file(raw: str) -> Path | None:
     path = Path(raw)
     try:
         path.open("rb").close()
+        if others_may_write(path):
+            raise ValueError("everybody may write to it")
     except OSError as exc:
         raise ValueError(exc.strerror) from None
     return path
 
 
 FILE: Kind[Path | None] = Kind("the path of a readable file, or nothing", _readable_file, lambda path: str(path or ""))
+KEY_FILE: Kind[Path | None] = Kind(FILE.allowed, FILE.parse, FILE.show)
+"""One that holds a private key: who else may read it is looked at."""
 
 
 def _path(raw: str) -> Path:

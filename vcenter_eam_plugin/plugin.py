@@ -26,6 +26,7 @@ from vcenter_eam_plugin.config import Configuration, from_sections
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
 from vcenter_eam_plugin.service import STOP_SECONDS, Service
 from vcenter_eam_plugin.web.control import ControlSocket
+from vcenter_eam_plugin.web.server import WebServer
 
 _NEEDED_PATCHES = ("socket", "ssl", "time", "threading", "select")
 """Without these one call to vCenter would stop the whole host."""
@@ -72,7 +73,7 @@ class EamPlugin:
                 is_master=self._is_master,
                 zookeeper=None if self._zookeeper_client is None else ZooKeeper.of_host(self._zookeeper_client),
                 logger=self._log,
-                endpoints=(ControlSocket,),
+                endpoints=(ControlSocket, WebServer),
             )
             service.start()
         except PluginError as exc:

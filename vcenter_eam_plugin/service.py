@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
@@ -24,12 +22,13 @@ from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.cluster.client import ZooKeeper
 from vcenter_eam_plugin.cluster.election import Election
 from vcenter_eam_plugin.config import Configuration
-from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
+from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.leadership import Alone, HostSays
 from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.packages import PackageSource
+from vcenter_eam_plugin.permissions import own_directory
 from vcenter_eam_plugin.unit import Unit
 from vcenter_eam_plugin.zookeepers import zookeeper_settings
 
@@ -80,7 +79,9 @@ class Service:
 
         A server that cannot be reached is no error here: it is reported, and tried again.
         """
-        directory = _own_directory(self.configuration.defaults.state_directory)
+        directory = own_directory(self.configuration.defaults.state_directory)
+        for warning in self.configuration.warnings:
+            self.log.warning("%s", warning)
         if self._ovf is not None:
             self._ovf.start()
         packages = []
@@ -189,25 +190,3 @@ class Service:
             key=defaults.ovf_server_key,
             index=defaults.state_directory / "ovf-index.json",
         )
-
-
-def _own_directory(path: Path) -> Path:
-    """The state directory, made if need be and writable. Others must not read it: it tells the whole fleet's state."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Section [DEFAULTS], option state_directory: {path} cannot be made: {exc.strerror}.",
-            remedy="Make it, owned by the user of this service, or name another.",
-        ) from exc
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            f"Section [DEFAULTS], option state_directory: {path} is not writable for this user.",
-            remedy="Give it to the user of this service, or name another.",
-        )
-    if path.stat().st_mode & stat.S_IWOTH:
-        raise ConfigurationError(
-            f"Section [DEFAULTS], option state_directory: everybody may write to {path}.",
-            remedy=f"chmod o-w {path}",
-        )
-    return path

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError, Unavailable
+from vcenter_eam_plugin.permissions import open_private
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class StateFile(Generic[T]):
         """Replace the value; on disk when this returns. Raises Unavailable, and the old value stays."""
         beside = self.path.with_suffix(".new")
         try:
-            with beside.open("wb") as file:
+            with os.fdopen(open_private(beside), "wb") as file:
                 file.write(msgspec.json.encode(value))
                 file.flush()
                 os.fsync(file.fileno())

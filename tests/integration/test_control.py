@@ -103,7 +103,8 @@ def test_loaded_as_a_plugin_there_is_a_socket_too(operator: Operator) -> None:
     conf.write_text(
         f"[DEFAULTS]\nstate_directory={operator.socket.parent}\n[VCENTER]\nvc_host={bench.simulator.host}\n"
         f"vc_port={bench.simulator.port}\nvc_username={bench.simulator.user}\nvc_password_file={secret}\n"
-        f"vc_ca_certs={bench.simulator.ca_file}\n[EAM]\nclusters=ClusterA\n[RABBIT]\nrabbit_hosts=127.0.0.1:1\n",
+        f"vc_ca_certs={bench.simulator.ca_file}\n[EAM]\nclusters=ClusterA\n[RABBIT]\nrabbit_hosts=127.0.0.1:1\n"
+        "[INTROSPECT]\nintrospect_port=0\n",
         "utf-8",
     )
     plugin = EamPlugin(conf_file=str(conf))
@@ -123,8 +124,8 @@ def test_whoever_leaves_in_the_middle_does_not_end_the_operation(healthy: Operat
     host = healthy.bench.names()[0]
     api = Api(healthy.socket.parent)
     request = {"operation": "delete", "target": host}
-    digest = api.post("/v1/preview", request)["digest"]
-    events = api.follow("/v1/apply", {**request, "digest": digest, "acknowledge": host})
+    digest = api.post("/api/v1/preview", request)["digest"]
+    events = api.follow("/api/v1/apply", {**request, "digest": digest, "acknowledge": host})
     assert next(events)["kind"] == "begin"
     events.close()  # type: ignore[attr-defined]
     healthy.bench.wait_for_state(host, "MISSING")
@@ -141,14 +142,14 @@ def test_what_is_not_understood_is_an_error_with_a_sentence(healthy: Operator) -
         {"operation": "apply" * 20000},
     ):
         with pytest.raises(ProtocolError):
-            api.post("/v1/preview", body)
-    for path in ("/", "/v1/nothing"):
+            api.post("/api/v1/preview", body)
+    for path in ("/", "/api/v1/nothing"):
         with pytest.raises(ProtocolError, match="404"):
             api.get(path)
     with pytest.raises(ProtocolError, match="405"):
-        api.get("/v1/apply")
+        api.get("/api/v1/apply")
     with pytest.raises(UnknownTarget, match="there are: test"):
-        api.get("/v1/plan?vcenter=other")
+        api.get("/api/v1/plan?vcenter=other")
     assert len(healthy.bench.writes()) == writes
 
 

@@ -51,6 +51,7 @@ def write_conf(bench: Bench, **changes: str) -> Path:
             "power_off_grace_seconds": 0.2,
         },
         "RABBIT": {"rabbit_hosts": f"{host}:{port}", "rabbit_vhost": bench.broker.vhost},
+        "INTROSPECT": {"introspect_port": 0},
     }
     for name, value in changes.items():
         section, _, option = name.partition("__")

@@ -20,7 +20,15 @@ from tests.support.rabbit import free_port
 from tests.support.simulator import assert_no_leaks, wait_for
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
-from vcenter_eam_plugin.config import Configuration, DefaultsConfig, EamConfig, Mode, VCenterConfig, VCenterUnit
+from vcenter_eam_plugin.config import (
+    Configuration,
+    DefaultsConfig,
+    EamConfig,
+    IntrospectConfig,
+    Mode,
+    VCenterConfig,
+    VCenterUnit,
+)
 from vcenter_eam_plugin.options import Secret
 from vcenter_eam_plugin.service import Endpoint, Service
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
@@ -53,7 +61,12 @@ class Bench:
         wait_for(self.listener.ready.is_set, what="the listener is ready")
 
     def configuration(
-        self, *, vcenter: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None, **eam: Any
+        self,
+        *,
+        vcenter: dict[str, Any] | None = None,
+        defaults: dict[str, Any] | None = None,
+        introspect: dict[str, Any] | None = None,
+        **eam: Any,
     ) -> Configuration:
         """A configuration that acts at once, on every cluster that there is; keywords change ``[EAM]``."""
         simulator = self.simulator
@@ -82,6 +95,7 @@ class Bench:
             vcenters=(
                 VCenterUnit("test", VCenterConfig(**{**login, **(vcenter or {})}), EamConfig(**{**keep, **eam})),
             ),
+            introspect=IntrospectConfig(**{"introspect_port": 0, **(introspect or {})}),
         )
 
     def start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -18,6 +19,8 @@ from tests.support.rabbit import wait_for
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+ANY_WEB_PORT = {"VCENTER_EAM__INTROSPECT__introspect_port": "0"}
+"""In the environment of a daemon: others run on this machine."""
 
 
 class SimulatorProcess:
@@ -90,6 +93,7 @@ class DaemonProcess:
             self._log_begins = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vcenter_eam_plugin", "-c", str(self._conf_file)],
+                env={**os.environ, **ANY_WEB_PORT},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

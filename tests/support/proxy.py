@@ -52,6 +52,11 @@ class Proxy:
         self._refusing = True
         self.cut()
 
+    def turn_to(self, target: tuple[str, int]) -> None:
+        """From now on connections go there; those that are open are closed."""
+        self._target = target
+        self.cut()
+
     def half_open(self) -> None:
         """Connections stay, nothing passes any more, until :meth:`heal`."""
         self._flowing.clear()

@@ -101,6 +101,15 @@ def test_smallest_file_gives_one_observing_vcenter(tmp_path: Path) -> None:
             "option log_file: found 'here.log'; allowed: an absolute path, or <stdout>.",
         ),
         ("DEFAULTS", "state_directory = var", "found 'var'; allowed: an absolute path."),
+        ("INTROSPECT", "introspect_token = hunter2", "option introspect_token: found fewer than 20 characters"),
+        (
+            "INTROSPECT",
+            "introspect_ssl_certfile = /dev/null",
+            "introspect_ssl_keyfile: one is useless without the other",
+        ),
+        ("INTROSPECT", "http_server_ip = 0.0.0.0", "introspect_ssl_certfile: missing; at http_server_ip = 0.0.0.0"),
+        ("INTROSPECT", "http_server_ip = ::", "option introspect_token or introspect_token_file: missing; at"),
+        ("INTROSPECT", "http_server_ip = eam.example", "introspect_ssl_certfile: missing; at http_server_ip = eam.exa"),
         ("EAM:west", "mode = act", "Section [EAM:west]: there is no [VCENTER:west]; add it."),
     ],
 )
@@ -348,3 +357,21 @@ def test_half_of_a_login_and_two_at_once_are_refused(tmp_path: Path, login: str,
     pem = tmp_path / "extension.pem"
     pem.write_text("a certificate with its key", "utf-8")
     assert says in wrong(tmp_path, RIGHT.replace(LOGIN, login.format(pem=pem)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ("[RABBIT]\nrabbit_hosts=127.0.0.1, localhost, [::1]:5672", ()),
+        ("[RABBIT]\nrabbit_hosts=mq1.example, localhost", ("Broker mq1.example: rabbit_use_ssl is not set",)),
+        ("[RABBIT]\nrabbit_hosts=mq1.example\nrabbit_use_ssl=true", ()),
+        ("[ZOOKEEPER]\nzookeeper_servers=10.0.0.1:2181", ("ZooKeeper 10.0.0.1: zookeeper_ssl_enable is not set",)),
+        ("[ZOOKEEPER]\nzookeeper_servers=10.0.0.1:2181\nzookeeper_ssl_enable=true", ()),
+        ("[VCENTER]\nvc_insecure=true", ("vcenter.example: vc_insecure is set; anybody on the way",)),
+    ],
+)
+def test_what_crosses_the_network_for_everybody_is_said(tmp_path: Path, lines: str, warned: tuple[str, ...]) -> None:
+    """TLS is verified wherever it is spoken; where it is not, a line at each start says so."""
+    warnings = read(tmp_path, f"{RIGHT}\n{lines}\n").warnings
+    assert len(warnings) == len(warned)
+    assert all(text.startswith(start) for text, start in zip(warnings, warned, strict=True))

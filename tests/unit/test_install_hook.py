@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,20 @@ def test_it_reads_its_facts_and_gets_its_arguments_as_they_are(runs: Runs) -> No
     assert runs.seen() == [
         {"facts": facts_of("host-1", "vm-1", "10.0.0.1"), "arguments": ["argument with spaces; $HOME"]}
     ]
+
+
+def test_it_inherits_no_secret(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords may come by our environment; a command that dumps its own must not pass them on."""
+    monkeypatch.setenv("VCENTER_EAM__VCENTER__vc_password", "hunter2")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    dump = "import json, os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(json.dumps(dict(os.environ)) + chr(10))"
+    runs.hook(sys.executable, "-c", dump, str(runs.record))("host-1", "vm-1", "10.0.0.1")
+    wait_for(runs.seen)
+    (environment,) = runs.seen()
+    assert "hunter2" not in str(environment)
+    assert environment["PATH"] == os.environ["PATH"]
+    assert environment["LC_ALL"] == "C.UTF-8"
 
 
 def test_once_per_vm_also_after_a_restart(runs: Runs) -> None:

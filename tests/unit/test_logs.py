@@ -58,6 +58,22 @@ def test_json_lines_carry_what_a_collector_needs(tmp_path: Path) -> None:
     assert second["exception"].endswith("base 10: 'why'")
 
 
+def test_secrets_are_taken_out_of_json_before_it_is_json(tmp_path: Path) -> None:
+    """A quote in a secret would be written as two characters, and not be found any more."""
+    file = tmp_path / "plugin.log"
+    secret = 'hunt"er2'
+    configure(
+        DefaultsConfig(log_file=str(file), log_format=LogFormat.JSON), lambda text: text.replace(secret, "[secret]")
+    )
+    try:
+        int(secret)
+    except ValueError:
+        logging.getLogger("vcenter_eam_plugin").exception("with %s", secret)
+    text = file.read_text("utf-8")
+    assert "er2" not in text
+    assert json.loads(text)["message"] == "with [secret]"
+
+
 def test_a_full_file_is_rotated_in_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcenter_eam_plugin.logs.MAX_BYTES", 500)
     file = tmp_path / "plugin.log"

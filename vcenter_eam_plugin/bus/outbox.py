@@ -19,6 +19,7 @@ between, within its transaction; a second call waits for the first.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -415,6 +416,7 @@ class Outbox:
         try:
             if self._path != ":memory:":
                 Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+                _make_private(Path(self._path))
             db = sqlite3.connect(self._path, timeout=_OPEN_WAIT, isolation_level=None)
         except (OSError, sqlite3.Error) as exc:
             raise self._unusable(exc) from exc
@@ -498,6 +500,20 @@ class Outbox:
             raise self._unusable(exc) from exc
         finally:
             self._lock.release()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, or close it to others if it is there; sqlite gives those beside it the same mode. Raises OSError.
+
+    By its name and not by a descriptor: closing one would take away the locks that sqlite holds on the file.
+    """
+    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if each.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if each.exists():
+            each.chmod(0o600)
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
 
 
 def _decode(blob: bytes) -> ContrailVm:

@@ -22,7 +22,7 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
     Example: vcenter-eam activate
     """
-    answer = api(paths).post("/v1/activate", {"vcenter": vcenter})
+    answer = api(paths).post("/api/v1/activate", {"vcenter": vcenter})
     if as_json:
         click.echo(json.dumps(answer))
         return

@@ -35,11 +35,11 @@ class AskedOfService:
         self._request = request
 
     def preview(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._service.post("/v1/preview", self._request)
+        found: dict[str, Any] = self._service.post("/api/v1/preview", self._request)
         return found
 
     def carry_out(self, digest: str, acknowledge: str) -> Iterator[dict[str, Any]]:
-        return self._service.follow("/v1/apply", {**self._request, "digest": digest, "acknowledge": acknowledge})
+        return self._service.follow("/api/v1/apply", {**self._request, "digest": digest, "acknowledge": acknowledge})
 
 
 def operate(paths: tuple[Path, ...], vcenter: str, request: dict[str, Any], **consent: Any) -> None:

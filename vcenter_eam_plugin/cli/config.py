@@ -52,6 +52,8 @@ def validate(paths: tuple[Path, ...]) -> None:
     """Say whether the configuration is right; exit code 2 and every mistake if not."""
     configuration = load_configuration(paths)
     units = ", ".join(f"{unit.vcenter.vc_host} ({unit.eam.mode.value})" for unit in configuration.vcenters)
+    for warning in configuration.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     click.echo(f"The configuration is right. vCenter: {units}.")
 
 

@@ -22,5 +22,5 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
     Example: vcenter-eam pause
     """
-    answer = api(paths).post("/v1/pause", {"vcenter": vcenter})
+    answer = api(paths).post("/api/v1/pause", {"vcenter": vcenter})
     click.echo(json.dumps(answer) if as_json else "Paused: nothing is changed until it is activated.")

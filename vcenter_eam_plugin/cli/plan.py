@@ -21,7 +21,7 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
     Example: vcenter-eam plan --json | jq -r '.plans[0].digest'
     """
-    answer = api(paths).get(f"/v1/plan?vcenter={quote(vcenter)}")
+    answer = api(paths).get(f"/api/v1/plan?vcenter={quote(vcenter)}")
     if as_json:
         click.echo(json.dumps(answer))
         return

@@ -30,7 +30,7 @@ def show(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
     Example: vcenter-eam scope show
     """
-    rows = [row for row in api(paths).get("/v1/scope")["scope"] if vcenter in ("", row["vcenter"])]
+    rows = [row for row in api(paths).get("/api/v1/scope")["scope"] if vcenter in ("", row["vcenter"])]
     if as_json:
         click.echo(json.dumps({"scope": rows}))
         return

@@ -27,7 +27,7 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
     Example: vcenter-eam status --json | jq '.vcenters[].alarms'
     """
     service = api(paths)
-    status, hosts = service.get("/v1/status"), service.get("/v1/hosts")["hosts"]
+    status, hosts = service.get("/api/v1/status"), service.get("/api/v1/hosts")["hosts"]
     chosen = [each for each in status["vcenters"] if vcenter in ("", each["name"])]
     hosts = [host for host in hosts if vcenter in ("", host["vcenter"])]
     if as_json:

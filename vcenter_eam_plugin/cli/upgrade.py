@@ -64,7 +64,7 @@ def status(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
     Example: vcenter-eam upgrade status --json
     """
-    found = [each for each in api(paths).get("/v1/upgrades")["upgrades"] if vcenter in ("", each["vcenter"])]
+    found = [each for each in api(paths).get("/api/v1/upgrades")["upgrades"] if vcenter in ("", each["vcenter"])]
     if as_json:
         click.echo(json.dumps({"upgrades": found}))
         return

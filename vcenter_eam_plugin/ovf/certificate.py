@@ -52,8 +52,11 @@ def describe(der: bytes) -> PinnedCertificate:
     )
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS as a server, from version 1.2 on. Raises ConfigurationError when the two files are no pair."""
+def server_context(certificate: Path, key: Path, *, who: str, options: str) -> ssl.SSLContext:
+    """TLS as a server, from version 1.2 on. Raises ConfigurationError when the two files are no pair.
+
+    ``who`` cannot use them, and ``options`` say which they are.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -61,8 +64,8 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password="")
     except OSError as exc:  # ssl.SSLError is one
         raise ConfigurationError(
-            f"The OVF server cannot use the certificate {certificate} with the key {key}: "
+            f"{who} cannot use the certificate {certificate} with the key {key}: "
             f"{getattr(exc, 'reason', None) or exc.strerror}.",
-            remedy="Give a PEM certificate and its own PEM key without a password (ovf_server_cert, ovf_server_key).",
+            remedy=f"Give a PEM certificate and its own PEM key without a password ({options}).",
         ) from exc
     return context

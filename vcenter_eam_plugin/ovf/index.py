@@ -97,7 +97,7 @@ class Index:
         document = {"version": _VERSION, "packages": [_document(entry) for entry in self._entries.values()]}
         new = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(document, file, indent=1)
                 file.flush()

@@ -107,6 +107,7 @@ def _connected(url: str, trust: Trust) -> Iterator[http.client.HTTPConnection]:
 
 def _context(trust: Trust) -> ssl.SSLContext:
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if trust.pinned is not None:  # trusted by comparing, as EAM does, and not by the chain
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

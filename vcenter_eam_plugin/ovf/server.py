@@ -82,7 +82,9 @@ class OvfServer:
         self.certificate: PinnedCertificate | None = None
         tls: dict[str, Any] = {}
         if certificate is not None and key is not None:
-            tls["ssl_context"] = server_context(certificate, key)
+            tls["ssl_context"] = server_context(
+                certificate, key, who="The OVF server", options="ovf_server_cert, ovf_server_key"
+            )
             self.certificate = read_certificate(certificate)
         self._server = _Server(
             address,

@@ -413,6 +413,7 @@ class Session:
             raise ConfigurationError(
                 f"{self.name}: the CA file {self.settings.ca_file!r} cannot be read: {exc}."
             ) from exc
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.settings.insecure or (self.settings.thumbprint and not self.settings.ca_file):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -473,6 +474,11 @@ class Session:
             if content.about.apiType != "VirtualCenter":
                 raise ConfigurationError(
                     f"{self.name} is {content.about.fullName}, not a vCenter.", remedy="Name the vCenter, not a host."
+                )
+            if content.sessionManager is None:  # optional in the schema; every vCenter has one
+                raise ProtocolError(
+                    f"{self.name} does not answer as a vCenter does: it names no session manager.",
+                    remedy="Check host and port.",
                 )
             try:
                 cookie, session = log_in(login, content.sessionManager)

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON API as a Flask application, wherever it is served: it knows neither socket nor port.
 
-=======  ================  =========================================================================
-GET      /v1/status        modes, alarms, counts, and whether each vCenter is connected
-GET      /v1/hosts         every ContrailVM, in the words of the bus
-GET      /v1/scope         compute resources: configured, covered by the agency, in retreat
-GET      /v1/upgrades      the upgrade of each vCenter that is under way, or the last one
-GET      /v1/plan          what would be done now (``?vcenter=NAME``)
-POST     /v1/preview       a request -> its preview
-POST     /v1/apply         a request with ``digest`` and ``acknowledge`` -> progress, one JSON object a line
-POST     /v1/activate      act from now on (``{"vcenter": NAME}`` or all)
-POST     /v1/pause         stop acting
-=======  ================  =========================================================================
+=======  ====================  =====================================================================
+GET      /healthz              that this process answers
+GET      /api/v1/status        modes, alarms, counts, and whether each vCenter is connected
+GET      /api/v1/hosts         every ContrailVM, in the words of the bus
+GET      /api/v1/scope         compute resources: configured, covered by the agency, in retreat
+GET      /api/v1/upgrades      the upgrade of each vCenter that is under way, or the last one
+GET      /api/v1/plan          what would be done now (``?vcenter=NAME``)
+POST     /api/v1/preview       a request -> its preview
+POST     /api/v1/apply         a request with ``digest`` and ``acknowledge`` -> progress, one JSON object a line
+POST     /api/v1/activate      act from now on (``{"vcenter": NAME}`` or all)
+POST     /api/v1/pause         stop acting
+=======  ====================  =====================================================================
 
 An error is ``{"error": {"kind", "message", "remedy", "exit_code"}}``, with ``preview`` where a plan has changed.
+
+Who may ask is not decided here, but where it is served: by the file system at the control socket, by a
+:mod:`~vcenter_eam_plugin.web.guard` in front of it at the :mod:`web server <vcenter_eam_plugin.web.server>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -35,10 +40,13 @@ from vcenter_eam_plugin.domain.errors import (
     WrongState,
 )
 from vcenter_eam_plugin.domain.requests import Request
+from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.service import Service
 
 MAX_BODY = 64 * 1024
 """Bytes; a request is a handful of names."""
+PEER = "vcenter_eam.peer"
+"""Key of a request's environment: who asks, as the audit lines name them. Whoever serves the application sets it."""
 JSON_LINES = "application/x-ndjson"
 
 _STATUS: dict[type[PluginError], int] = {
@@ -65,36 +73,48 @@ class _Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vcenter: str = ""
 
 
-def create_app(service: Service, who: Callable[[], str]) -> Flask:
-    """The application. ``who`` tells, within a request, who asks: it goes to the audit lines."""
+def create_app(service: Service) -> Flask:
+    """The application, without any check of who may."""
     app = Flask("vcenter_eam_plugin", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    redact = Redactor(lambda: secrets_of(service.configuration), time.monotonic)
 
-    @app.get("/v1/status")
+    @app.after_request
+    def without_secrets(answer: Response) -> Response:
+        # Words of libraries stand in alarms; see redaction.
+        if not answer.is_streamed and (answer.is_json or (answer.mimetype or "").startswith("text/")):
+            answer.set_data(redact(answer.get_data(as_text=True)))
+        return answer
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return json_answer({"alive": True})
+
+    @app.get("/api/v1/status")
     def status() -> Response:
-        return _json(service.status())
+        return json_answer(service.status())
 
-    @app.get("/v1/hosts")
+    @app.get("/api/v1/hosts")
     def hosts() -> Response:
-        return _json({"hosts": service.operations.hosts()})
+        return json_answer({"hosts": service.operations.hosts()})
 
-    @app.get("/v1/scope")
+    @app.get("/api/v1/scope")
     def scope() -> Response:
-        return _json({"scope": service.operations.scope()})
+        return json_answer({"scope": service.operations.scope()})
 
-    @app.get("/v1/upgrades")
+    @app.get("/api/v1/upgrades")
     def upgrades() -> Response:
-        return _json({"upgrades": service.operations.upgrades()})
+        return json_answer({"upgrades": service.operations.upgrades()})
 
-    @app.get("/v1/plan")
+    @app.get("/api/v1/plan")
     def plan() -> Response:
-        return _json({"plans": service.operations.plan(request.args.get("vcenter", ""))})
+        return json_answer({"plans": service.operations.plan(request.args.get("vcenter", ""))})
 
-    @app.post("/v1/preview")
+    @app.post("/api/v1/preview")
     def preview() -> Response:
-        return _json(service.operations.preview(_body(Request)).plain())
+        return json_answer(service.operations.preview(_body(Request)).plain())
 
-    @app.post("/v1/apply")
+    @app.post("/api/v1/apply")
     def apply() -> Response:
         asked = _body(_Consented)
         fields = {name: getattr(asked, name) for name in Request.__struct_fields__}
@@ -103,29 +123,34 @@ def create_app(service: Service, who: Callable[[], str]) -> Flask:
         lines: Iterator[bytes] = (msgspec.json.encode(event) + b"\n" for event in running.follow())
         return Response(lines, mimetype=JSON_LINES)
 
-    @app.post("/v1/activate")
+    @app.post("/api/v1/activate")
     def activate() -> Response:
-        return _json({"plans": service.operations.activate(_body(_Which).vcenter, who())})
+        return json_answer({"plans": service.operations.activate(_body(_Which).vcenter, who())})
 
-    @app.post("/v1/pause")
+    @app.post("/api/v1/pause")
     def pause() -> Response:
         service.operations.pause(_body(_Which).vcenter, who())
-        return _json({})
+        return json_answer({})
 
     @app.errorhandler(PluginError)
     def refused(error: PluginError) -> Response:
-        return _error(error)
+        return error_answer(error)
 
     @app.errorhandler(HTTPException)
     def not_understood(error: HTTPException) -> Response:
-        return _error(ProtocolError(f"{error.code} {error.name}."), error.code)
+        return error_answer(ProtocolError(f"{error.code} {error.name}."), error.code)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         service.log.error("A request to the API failed unexpectedly.", exc_info=error)
-        return _error(PluginError(f"Unexpected error ({type(error).__name__}); see the log of the service."))
+        return error_answer(PluginError(f"Unexpected error ({type(error).__name__}); see the log of the service."))
 
     return app
+
+
+def who() -> str:
+    """Who asks, within a request."""
+    return str(request.environ[PEER])
 
 
 def _body(kind: type[Any]) -> Any:
@@ -135,11 +160,13 @@ def _body(kind: type[Any]) -> Any:
         raise ProtocolError(f"The request is not understood: {exc}.") from exc
 
 
-def _json(value: Any, status: int = 200) -> Response:
+def json_answer(value: Any, status: int = 200) -> Response:
+    """``value`` as JSON."""
     return Response(msgspec.json.encode(value), status, mimetype="application/json")
 
 
-def _error(error: PluginError, status: int | None = None) -> Response:
+def error_answer(error: PluginError, status: int | None = None) -> Response:
+    """An error in the form that the module says; its HTTP status unless ``status`` is given."""
     told: dict[str, Any] = {
         "kind": type(error).__name__,
         "message": error.message,
@@ -148,4 +175,4 @@ def _error(error: PluginError, status: int | None = None) -> Response:
     }
     if isinstance(error, PlanChanged):
         told["preview"] = error.preview
-    return _json({"error": told}, status or _STATUS.get(type(error), 503 if error.retry else 500))
+    return json_answer({"error": told}, status or _STATUS.get(type(error), 503 if error.retry else 500))

@@ -25,20 +25,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flask import request
 from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from vcenter_eam_plugin.domain.errors import Unavailable
 from vcenter_eam_plugin.service import Service
-from vcenter_eam_plugin.web.app import create_app
+from vcenter_eam_plugin.web.app import PEER, create_app
 
 NAME = "control.sock"
 MOST_AT_ONCE = 32
 """Requests; each is a greenlet, and those who follow an operation stay."""
 STOP_SECONDS = 0.5
 BACKLOG = 16
-_PEER = "vcenter_eam.peer"
 _ALARM = "control"
 
 
@@ -65,7 +63,7 @@ class ControlSocket:
             return
         self._server = WSGIServer(
             listener,
-            create_app(self._service, _who),
+            create_app(self._service),
             spawn=Pool(MOST_AT_ONCE),
             log=LoggingLogAdapter(self._log, logging.DEBUG),
             error_log=LoggingLogAdapter(self._log, logging.ERROR),
@@ -148,7 +146,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc] # gevent has no types
         environ: dict[str, Any] = super().get_environ()
         credentials = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid, uid, _ = struct.unpack("3i", credentials)
-        environ[_PEER] = f"uid {uid} ({_user(uid)}, pid {pid})"
+        environ[PEER] = f"uid {uid} ({_user(uid)}, pid {pid})"
         return environ
 
 
@@ -157,7 +155,3 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return "no name"
-
-
-def _who() -> str:
-    return str(request.environ[_PEER])
