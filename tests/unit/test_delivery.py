@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facts import CLUSTER, VCENTER, a_cluster, a_host, a_vm, an_agency, an_agent
+from tests.support.outboxes import rot
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.delivery import Delivery
@@ -273,6 +274,36 @@ def test_leadership_with_a_full_disk_waits_for_it(bench: Bench) -> None:
     bench.delivery.tick()
     assert bench.outbox.backlog == 0
     assert "outbox" not in bench.alarms
+
+
+@pytest.mark.parametrize("finds", ["the publisher", "a change"])
+def test_an_outbox_that_rots_in_use_is_begun_anew_and_everything_is_told(
+    bench: Bench, tmp_path: Path, finds: str
+) -> None:
+    """Whoever's call it is in which the damage shows: every ContrailVM is announced, and the snapshot names them all.
+
+    One that named the changed ones alone would have consumers drop the others.
+    """
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    epoch = bench.outbox.epoch
+    rot(tmp_path / "outbox.sqlite", bench.outbox)
+    if finds == "the publisher":
+        with pytest.raises(Unavailable, match="begun anew"):
+            bench.outbox.pending(10)
+    bench.power_off(1)
+    bench.delivery.tick()
+    assert bench.sent() == ["state host-1", "state host-2", *SNAPSHOT]
+    assert bench.outbox.epoch == epoch, "our term goes on"
+    assert {s.esxi.moref: s.state for s in bench.outbox.last_accepted().values()} == {
+        "host-1": State.POWERED_OFF,
+        "host-2": State.ACTIVE,
+    }
+    bench.delivery.tick()
+    (alarm,) = bench.alarms
+    assert alarm.name == "outbox-damaged"
+    assert str(next(tmp_path.glob("outbox.sqlite.damaged-*"))) in alarm.text
 
 
 @pytest.mark.parametrize("comparing", [True, False])
