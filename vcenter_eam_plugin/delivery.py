@@ -47,6 +47,8 @@ class Delivery:
         self._seen: list[ContrailVm] = []
         self._taking_in = False
         self._snapshot_at = float("inf")
+        # What an earlier life left in the outbox is not ours to say before we lead: another may speak by now.
+        publisher.pause()
 
     @property
     def _compared(self) -> bool:
@@ -110,7 +112,7 @@ class Delivery:
             return False
         if not self._compared:
             self.publish(())
-        elif self._clock() >= self._snapshot_at:
+        elif self._clock() >= self._snapshot_at or self.publisher.take_torn():
             self.request_snapshot()
         return taken
 

@@ -61,8 +61,9 @@ class PublisherStub:
     """What delivery asks of the publisher: to be woken, and to speak only while we lead."""
 
     def __init__(self) -> None:
-        self.speaking = False
+        self.speaking = True  # as the real one, unless it is told to be silent
         self.woken = 0
+        self.torn = False
 
     def wake(self) -> None:
         self.woken += 1
@@ -72,6 +73,10 @@ class PublisherStub:
 
     def resume(self) -> None:
         self.speaking = True
+
+    def take_torn(self) -> bool:
+        torn, self.torn = self.torn, False
+        return torn
 
 
 class Bench:
@@ -185,6 +190,36 @@ def test_a_restart_sends_what_changed_meanwhile_and_no_more(bench: Bench, tmp_pa
         assert [s.state for s in again.outbox.last_accepted().values()] == [State.ACTIVE]
     finally:
         again.outbox.close()
+
+
+def test_a_standby_does_not_say_what_its_earlier_life_left(bench: Bench, tmp_path: Path) -> None:
+    """Bug: a leader that was killed and came back as a standby sent its old messages while another led."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.outbox.close()
+    again = Bench(tmp_path / "outbox.sqlite")
+    try:
+        again.leader = False
+        assert not again.publisher.speaking, "from the beginning"
+        again.delivery.tick()
+        assert (again.publisher.speaking, again.outbox.backlog) == (False, 6)
+        again.leader = True
+        again.delivery.tick()
+        assert again.publisher.speaking
+    finally:
+        again.outbox.close()
+
+
+def test_a_snapshot_that_was_refused_in_part_is_sent_again(bench: Bench) -> None:
+    """Bug: a consumer that missed a deletion kept the ContrailVM until the next hour."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    bench.publisher.torn = True
+    bench.delivery.tick()
+    assert bench.sent() == SNAPSHOT
+    bench.delivery.tick()
+    assert bench.sent() == []
 
 
 def test_losing_the_lead_drops_what_is_unsent_and_taking_it_begins_an_epoch(bench: Bench) -> None:
