@@ -281,7 +281,7 @@ def test_a_connection_that_breaks_is_made_again(
     """A forced close by the broker: the trouble is told, and listening goes on with the same view."""
     trouble: list[Exception] = []
     one = listen(broker_settings, queue="mine", on_trouble=trouble.append)
-    rabbit_node.eval('[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]')
+    rabbit_node.close_connections(broker_settings.vhost)
     wait_for(lambda: trouble, what="the trouble")
     assert one.consumer.ready.wait(20)
     outbox.accept([contrail_vm(1)])

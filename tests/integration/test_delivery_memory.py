@@ -65,7 +65,7 @@ def test_memory_after_many_changes_and_reconnects_is_what_it_was_after_a_tenth_o
                     if number % 2:
                         proxy.cut()
                     else:
-                        close_all(rabbit_node, rabbit_vhost)
+                        rabbit_node.close_connections(rabbit_vhost)
                 assert child.wait(30) == 0
             finally:
                 child.kill()
@@ -78,12 +78,3 @@ def test_memory_after_many_changes_and_reconnects_is_what_it_was_after_a_tenth_o
     assert end["confirmed"] >= end["changes"] == CHANGES
     assert end["rss"] <= start["rss"] * 1.1
     assert take_all(broker_settings)
-
-
-def close_all(node: RabbitNode, vhost: str) -> None:
-    """The broker closes what is open on a virtual host, as an operator does: connection.close, 320."""
-    connections = f'[P || P <- rabbit_networking:connections(), [{{vhost, <<"{vhost}">>}}] =:= element(2, V(P))]'
-    node.eval(
-        "V = fun (P) -> {ok, catch rabbit_networking:connection_info(P, [vhost])} end, "
-        f'[rabbit_networking:close_connection(P, "test") || P <- {connections}]'
-    )

@@ -16,17 +16,16 @@ from typing import Any
 import gevent
 import gevent.event
 import gevent.server
-import kombu
 import pytest
 import trustme
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
 from tests.support.proxy import Proxy
+from tests.support.publishing import Running, SecondClient, bodies
 from tests.support.rabbit import RabbitNode, free_port, take_all, wait_for
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings, Tls
 from vcenter_eam_plugin.bus.outbox import Outbox
-from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.domain.status import State
 
 A, B = State.ACTIVE, State.POWERED_OFF
@@ -38,31 +37,6 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     box.take_epoch()
     yield box
     box.close()
-
-
-class Running:
-    """A publisher in its greenlet, and the states it reported."""
-
-    def __init__(self, settings: BrokerSettings, outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.told: list[dict[str, Any]] = []
-        self.publisher = Publisher(settings, outbox, on_state=self.told.append)
-        self.greenlet = gevent.spawn(self.publisher.run)
-
-    def wait_state(self, state: str, deadline: float = 30.0) -> dict[str, Any]:
-        wait_for(lambda: self.publisher.status()["state"] == state, deadline, f"state {state}")
-        return self.publisher.status()
-
-    def say(self, *statuses: Any) -> None:
-        self.outbox.accept(statuses)
-        self.publisher.wake()
-
-    def wait_sent(self, deadline: float = 30.0) -> None:
-        wait_for(lambda: self.outbox.backlog == 0, deadline, "an empty outbox")
-
-    @property
-    def states(self) -> list[str]:
-        return [str(told["state"]) for told in self.told]
 
 
 @pytest.fixture
@@ -78,10 +52,6 @@ def publish(outbox: Outbox) -> Iterator[Callable[[BrokerSettings], Running]]:
     for one in running:
         one.publisher.stop(5)
         one.greenlet.get(timeout=5)
-
-
-def bodies(deliveries: list[Any]) -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in deliveries]
 
 
 # --- delivery ------------------------------------------------------------------------------------------------------
@@ -144,7 +114,7 @@ def test_a_queue_with_other_arguments_is_used_as_it_stands(
     broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running]
 ) -> None:
     """A classic queue from before an upgrade of the broker must not stop the publisher."""
-    with kombu_channel(broker_settings) as channel:
+    with SecondClient(broker_settings) as channel:
         channel.queue_declare(broker_settings.queue, durable=True, auto_delete=False)
     one = publish(broker_settings)
     one.say(contrail_vm(1))
@@ -170,7 +140,7 @@ def test_unroutable_is_loud_and_stays(
     assert "no queue is bound" in status["held_reason"]
     assert (status["backlog"], status["connected"]) == (3, True)
     assert sum("does not take message" in record.message for record in caplog.records) == 1
-    with kombu_channel(settings) as channel:
+    with SecondClient(settings) as channel:
         channel.queue_declare("late", durable=True, auto_delete=False)
         channel.queue_bind("late", settings.exchange, "contrailvm.#")
         one.wait_sent()
@@ -186,7 +156,7 @@ def test_a_deleted_default_queue_comes_back_by_itself(
     """Somebody deletes the queue: the next message is unroutable, the queue is declared again, nothing is lost."""
     one = publish(broker_settings)
     one.wait_state("up")
-    with kombu_channel(broker_settings) as channel:
+    with SecondClient(broker_settings) as channel:
         channel.queue_delete(broker_settings.queue)
     one.say(contrail_vm(1))
     one.wait_sent()
@@ -198,7 +168,7 @@ def test_a_nack_holds_its_key_and_not_the_others(
 ) -> None:
     """A queue that rejects what it has no room for: its key waits in order, another key goes on."""
     settings = replace(broker_settings, queue="")
-    with kombu_channel(settings) as channel:
+    with SecondClient(settings) as channel:
         broker.declare_exchange(settings, channel, "test")
         full = {"x-max-length": 1, "x-overflow": "reject-publish"}
         channel.queue_declare("full", durable=True, auto_delete=False, arguments=full)
@@ -428,7 +398,7 @@ def test_what_the_broker_does_not_have_or_allow_is_one_clear_sentence(
         settings = replace(settings, vhost="nowhere")
         expected = "refused to log in as 'guest'"
     elif case == "exchange":
-        with kombu_channel(settings) as channel:
+        with SecondClient(settings) as channel:
             channel.exchange_declare(settings.exchange, "fanout", durable=True, auto_delete=False)
         expected = f"refused to declare exchange '{settings.exchange}'"
     else:
@@ -459,19 +429,3 @@ def test_what_does_not_speak_amqp_is_one_clear_sentence(publish: Callable[[Broke
         assert f"127.0.0.1:{server.server_port}/" in status["last_error"]
     finally:
         server.stop()
-
-
-def kombu_channel(settings: BrokerSettings) -> Any:
-    """A channel of a second client, closed with its connection."""
-    return _SecondClient(settings)
-
-
-class _SecondClient:
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._connection: kombu.Connection = broker.connect(settings)
-
-    def __enter__(self) -> Any:
-        return self._connection.channel()
-
-    def __exit__(self, *_: object) -> None:
-        broker.close(self._connection, polite=True)

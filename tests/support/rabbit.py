@@ -209,6 +209,14 @@ class RabbitNode:
     def drop_vhost(self, name: str) -> None:
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"test">>)')
 
+    def close_connections(self, vhost: str) -> None:
+        """As an operator does: every client of the virtual host gets ``connection.close`` with code 320."""
+        self.eval(
+            "Vhost = fun (P) -> {P, catch rabbit_networking:connection_info(P, [vhost])} end, "
+            '[rabbit_networking:close_connection(P, "test") || '
+            f'{{P, [{{vhost, <<"{vhost}">>}}]}} <- [Vhost(P) || P <- rabbit_networking:connections()]]'
+        )
+
     def add_user(self, name: str, password: str) -> None:
         self.eval(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{password}">>, <<"test">>)')
 
