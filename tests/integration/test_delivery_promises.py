@@ -70,10 +70,10 @@ class Plugin:
 class Nemesis:
     """One fault after another, each for about a second, in an order of chance."""
 
-    def __init__(self, proxy: ConfirmProxy, node: RabbitNode, vhost: str, plugin: Plugin) -> None:
+    def __init__(self, proxy: ConfirmProxy, node: RabbitNode, direct: BrokerSettings, plugin: Plugin) -> None:
         self._proxy = proxy
         self._node = node
-        self._vhost = vhost
+        self._direct = direct
         self._plugin = plugin
 
     def torment(self, chance: random.Random) -> None:
@@ -97,13 +97,19 @@ class Nemesis:
         self._proxy.cut()
 
     def close(self, _chance: random.Random) -> None:
-        self._node.close_connections(self._vhost)
+        self._node.close_connections(self._direct.vhost)
 
     def lose_confirms(self, chance: random.Random) -> None:
         self._tampering(lambda confirm: [confirm] if chance.random() < 0.5 else [])
 
     def nack(self, chance: random.Random) -> None:
         self._tampering(lambda confirm: [replace(confirm, ok=chance.random() < 0.7)])
+
+    def unbind(self, _chance: random.Random) -> None:
+        """What is sent now is gone at the broker; the plugin binds its queue again when it tries again."""
+        with SecondClient(self._direct) as channel:
+            channel.queue_unbind(self._direct.queue, self._direct.exchange, broker.BINDING)
+        gevent.sleep(1.0)
 
     def shuffle(self, chance: random.Random) -> None:
         held: list[Confirm] = []
@@ -143,7 +149,7 @@ class Nemesis:
 def test_p3_per_key_epoch_and_seq_grow_whatever_happens_between(
     broker_settings: BrokerSettings, proxy: ConfirmProxy, rabbit_node: RabbitNode, tmp_path: Path
 ) -> None:
-    """P3, and P1 and P4 with it: sixteen faults of eight kinds while states change without pause.
+    """P3, and P1 and P4 with it: eighteen faults of nine kinds while states change without pause.
 
     After removing duplicates, (epoch, seq) strictly grows per key; one id is one body; what consumers hold at the end
     is what was accepted.
@@ -165,7 +171,7 @@ def test_p3_per_key_epoch_and_seq_grow_whatever_happens_between(
                 plugin.outbox.snapshot()
 
     changing = gevent.spawn(keep_changing)
-    Nemesis(proxy, rabbit_node, settings.vhost, plugin).torment(random.Random(seed + 1))
+    Nemesis(proxy, rabbit_node, broker_settings, plugin).torment(random.Random(seed + 1))
     stop.set()
     changing.get()
     truth = {key: (str(status.state), status.reason) for key, status in plugin.outbox.last_accepted().items()}
