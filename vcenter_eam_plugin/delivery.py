@@ -43,10 +43,17 @@ class Delivery:
         self._alarms = alarms
         self._log = log
         self._term: Term | None = None
-        self._compared = False
+        self._compared_with: int | None = None
         self._seen: list[ContrailVm] = []
         self._taking_in = False
         self._snapshot_at = float("inf")
+        # What an earlier life left in the outbox is not ours to say before we lead: another may speak by now.
+        publisher.pause()
+
+    @property
+    def _compared(self) -> bool:
+        """Whether the outbox knows the whole fleet; one that was begun anew knows nothing."""
+        return self._compared_with == self.outbox.generation
 
     def leads(self) -> bool:
         """Whether this instance may publish and act now; asks anew. A new term is another's until :meth:`tick`."""
@@ -64,7 +71,7 @@ class Delivery:
             while self.leads() and (self._seen or not self._compared):
                 self._take_in()
         except PluginError as exc:
-            self._compared = False
+            self._compared_with = None
             self._alarms.raise_("outbox", f"{exc} Everything is compared and sent once this is mended.")
         else:
             self._alarms.clear("outbox")
@@ -80,13 +87,13 @@ class Delivery:
             self.outbox.accept(seen)
             return
         # Set before, so that a trouble meanwhile has everything compared once more.
-        self._compared = True
+        self._compared_with = self.outbox.generation
         self.outbox.reconcile(self._fleet.statuses())
         self._take_snapshot()
 
     def compare_everything(self) -> None:
         """Something went wrong that may have lost a change: the next tick compares the whole fleet."""
-        self._compared = False
+        self._compared_with = None
 
     def request_snapshot(self) -> None:
         """Send every state now, in a bracket. Does nothing while another instance leads."""
@@ -96,6 +103,8 @@ class Delivery:
 
     def tick(self) -> bool:
         """What depends on time alone; returns whether leadership was taken just now."""
+        if self.outbox.kept_aside:
+            self._alarms.raise_("outbox-damaged", _damaged(self.outbox.kept_aside))
         try:
             taken = self._follow_leadership()
         except PluginError as exc:
@@ -103,7 +112,7 @@ class Delivery:
             return False
         if not self._compared:
             self.publish(())
-        elif self._clock() >= self._snapshot_at:
+        elif self._clock() >= self._snapshot_at or self.publisher.take_torn():
             self.request_snapshot()
         return taken
 
@@ -114,7 +123,7 @@ class Delivery:
         if term is None or term is self._term:
             return False
         epoch = self.outbox.take_epoch(term.epoch)
-        self._term, self._compared = term, False
+        self._term, self._compared_with = term, None
         self.publisher.resume()
         self._log.warning("Leading from now on, epoch %d.", epoch)
         return True
@@ -129,3 +138,10 @@ class Delivery:
     def _take_snapshot(self) -> None:
         self.outbox.snapshot()
         self._snapshot_at = self._clock() + self._snapshot_seconds if self._snapshot_seconds else float("inf")
+
+
+def _damaged(files: Sequence[str]) -> str:
+    return (
+        f"The outbox was damaged and is kept as {', '.join(files)}; a new one was begun, and every ContrailVM was"
+        " announced anew. Look at the disk, then move the file away: this alarm ends with the next start."
+    )

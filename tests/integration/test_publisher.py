@@ -16,17 +16,16 @@ from typing import Any
 import gevent
 import gevent.event
 import gevent.server
-import kombu
 import pytest
 import trustme
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
 from tests.support.proxy import Proxy
+from tests.support.publishing import Running, SecondClient, bodies
 from tests.support.rabbit import RabbitNode, free_port, take_all, wait_for
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings, Tls
 from vcenter_eam_plugin.bus.outbox import Outbox
-from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.domain.status import State
 
 A, B = State.ACTIVE, State.POWERED_OFF
@@ -38,31 +37,6 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     box.take_epoch()
     yield box
     box.close()
-
-
-class Running:
-    """A publisher in its greenlet, and the states it reported."""
-
-    def __init__(self, settings: BrokerSettings, outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.told: list[dict[str, Any]] = []
-        self.publisher = Publisher(settings, outbox, on_state=self.told.append)
-        self.greenlet = gevent.spawn(self.publisher.run)
-
-    def wait_state(self, state: str, deadline: float = 30.0) -> dict[str, Any]:
-        wait_for(lambda: self.publisher.status()["state"] == state, deadline, f"state {state}")
-        return self.publisher.status()
-
-    def say(self, *statuses: Any) -> None:
-        self.outbox.accept(statuses)
-        self.publisher.wake()
-
-    def wait_sent(self, deadline: float = 30.0) -> None:
-        wait_for(lambda: self.outbox.backlog == 0, deadline, "an empty outbox")
-
-    @property
-    def states(self) -> list[str]:
-        return [str(told["state"]) for told in self.told]
 
 
 @pytest.fixture
@@ -78,10 +52,6 @@ def publish(outbox: Outbox) -> Iterator[Callable[[BrokerSettings], Running]]:
     for one in running:
         one.publisher.stop(5)
         one.greenlet.get(timeout=5)
-
-
-def bodies(deliveries: list[Any]) -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in deliveries]
 
 
 # --- delivery ------------------------------------------------------------------------------------------------------
@@ -144,7 +114,7 @@ def test_a_queue_with_other_arguments_is_used_as_it_stands(
     broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running]
 ) -> None:
     """A classic queue from before an upgrade of the broker must not stop the publisher."""
-    with kombu_channel(broker_settings) as channel:
+    with SecondClient(broker_settings) as channel:
         channel.queue_declare(broker_settings.queue, durable=True, auto_delete=False)
     one = publish(broker_settings)
     one.say(contrail_vm(1))
@@ -170,7 +140,7 @@ def test_unroutable_is_loud_and_stays(
     assert "no queue is bound" in status["held_reason"]
     assert (status["backlog"], status["connected"]) == (3, True)
     assert sum("does not take message" in record.message for record in caplog.records) == 1
-    with kombu_channel(settings) as channel:
+    with SecondClient(settings) as channel:
         channel.queue_declare("late", durable=True, auto_delete=False)
         channel.queue_bind("late", settings.exchange, "contrailvm.#")
         one.wait_sent()
@@ -186,7 +156,7 @@ def test_a_deleted_default_queue_comes_back_by_itself(
     """Somebody deletes the queue: the next message is unroutable, the queue is declared again, nothing is lost."""
     one = publish(broker_settings)
     one.wait_state("up")
-    with kombu_channel(broker_settings) as channel:
+    with SecondClient(broker_settings) as channel:
         channel.queue_delete(broker_settings.queue)
     one.say(contrail_vm(1))
     one.wait_sent()
@@ -198,7 +168,7 @@ def test_a_nack_holds_its_key_and_not_the_others(
 ) -> None:
     """A queue that rejects what it has no room for: its key waits in order, another key goes on."""
     settings = replace(broker_settings, queue="")
-    with kombu_channel(settings) as channel:
+    with SecondClient(settings) as channel:
         broker.declare_exchange(settings, channel, "test")
         full = {"x-max-length": 1, "x-overflow": "reject-publish"}
         channel.queue_declare("full", durable=True, auto_delete=False, arguments=full)
@@ -351,20 +321,104 @@ def test_a_blocked_broker_is_waited_for_on_the_same_connection(
     assert [body["key"] for body in bodies(take_all(settings))] == [key_of(0), key_of(1), key_of(2)]
 
 
+@pytest.mark.parametrize("first", ["down", "refusing", "frozen"])
 def test_the_next_broker_is_tried(
+    first: str, broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running]
+) -> None:
+    """Several brokers fail over, without waiting out a back-off first, whatever the first one's trouble is."""
+    with Proxy(broker_settings.hosts[0]).running() as proxy:
+        bad = ("127.0.0.1", free_port() if first == "down" else proxy.port)
+        settings = replace(
+            broker_settings,
+            hosts=(bad, *broker_settings.hosts),
+            connect_timeout=1.0,
+            retry_first=0.05,
+            retry_longest=30.0,
+        )
+        if first == "refusing":
+            proxy.refuse()
+        elif first == "frozen":
+            proxy.half_open()
+        one = publish(settings)
+        one.say(contrail_vm(1))
+        one.wait_sent(10)
+        assert one.publisher.status()["broker"] == broker_settings.name(0)
+        assert one.publisher.status()["state"] == "up"
+        assert one.states[-1] == "up"
+        assert one.states.count("up") == 1
+        one.publisher.stop(5)
+
+
+def test_a_connection_that_the_broker_closes_is_made_again(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
+) -> None:
+    """connection.close, as an operator or an upgrade sends it: said in the broker's words, then up again."""
+    one = publish(broker_settings)
+    one.wait_state("up")
+    rabbit_node.close_connections(broker_settings.vhost)
+    wait_for(lambda: one.states == ["up", "down", "up"], what="a new connection")
+    assert "CONNECTION_FORCED - test" in one.told[1]["last_error"]
+    one.say(contrail_vm(1))
+    one.wait_sent()
+    assert len(take_all(broker_settings)) == 1
+
+
+def test_an_exchange_that_somebody_deleted_comes_back_by_itself(
     broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running]
 ) -> None:
-    """Several brokers fail over, without waiting out a back-off first."""
-    settings = replace(
-        broker_settings,
-        hosts=(("127.0.0.1", free_port()), *broker_settings.hosts),
-        retry_first=0.05,
-        retry_longest=30.0,
-    )
-    one = publish(settings)
+    """The broker closes the channel at the first message: exchange, queue and binding are declared on the next one."""
+    one = publish(broker_settings)
+    one.wait_state("up")
+    with SecondClient(broker_settings) as channel:
+        channel.exchange_delete(broker_settings.exchange)
     one.say(contrail_vm(1))
-    one.wait_sent(5)
-    assert one.publisher.status()["broker"] == broker_settings.name(0)
+    one.wait_sent()
+    assert [body["key"] for body in bodies(take_all(broker_settings))] == [key_of(1)]
+
+
+def test_more_than_a_blocked_broker_reads_is_given_up_in_time_and_all_arrives_later(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
+) -> None:
+    """8 MB at once, on a connection made while the alarm is raised: the broker reads none of it, so that sending itself
+    hangs. It is told to be blocked, a deadline ends the attempt, and the next one is told to be blocked again."""
+    settings = replace(broker_settings, window=1000, confirm_timeout=1.0, heartbeat=30)
+    rabbit_node.block()
+    try:
+        one = publish(settings)
+        one.say(*(contrail_vm(host, A, "x" * 8000) for host in range(1000)))
+        wait_for(lambda: one.states.count("blocked") == 2, what="a second attempt")
+        assert one.outbox.backlog == 1000
+        assert one.publisher.status()["confirmed"] == 0
+    finally:
+        rabbit_node.unblock()
+    one.wait_sent(60)
+    found = bodies(take_all(settings))
+    assert len({body["id"] for body in found}) == 1000
+
+
+def test_a_snapshot_that_was_nacked_in_part_is_known_to_be_torn_once_all_is_taken(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running]
+) -> None:
+    """Its END came before an ITEM, so it showed no consumer who is gone: another must be sent, once."""
+    settings = replace(broker_settings, queue="")
+    with SecondClient(settings) as channel:
+        broker.declare_exchange(settings, channel, "test")
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare("full", durable=True, auto_delete=False, arguments=full)
+        channel.queue_bind("full", settings.exchange, "contrailvm.*.*.host-1")
+        channel.queue_declare("roomy", durable=True, auto_delete=False)
+        channel.queue_bind("roomy", settings.exchange, "contrailvm.#")
+    one = publish(settings)
+    one.say(contrail_vm(1), contrail_vm(2))
+    one.wait_sent()
+    assert not one.publisher.take_torn()
+    one.outbox.snapshot()
+    one.publisher.wake()
+    wait_for(lambda: one.publisher.status()["held"] == 1, what="one held key")
+    assert not one.publisher.take_torn(), "another would be refused as well"
+    wait_for(lambda: bool(take_all(settings, "full")) and one.outbox.backlog == 0, what="room for it")
+    wait_for(one.publisher.take_torn, what="the publisher's word")
+    assert not one.publisher.take_torn()
 
 
 # --- a broker that refuses -----------------------------------------------------------------------------------------
@@ -418,6 +472,61 @@ def test_an_unknown_certificate_is_one_clear_sentence(
     assert sentence.endswith("Set kombu_ssl_ca_certs to the authority that signed it, if it is the right broker.")
 
 
+def test_a_certificate_for_another_name_is_one_clear_sentence(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
+) -> None:
+    """The right authority signed it, but not for the address we asked: somebody else's server, perhaps."""
+    with Proxy(("127.0.0.1", rabbit_node.tls_port), address="127.0.0.2").running() as proxy:
+        tls = Tls(ca_file=rabbit_node.ca_file)
+        one = publish(replace(broker_settings, hosts=(("127.0.0.2", proxy.port),), tls=tls))
+        one.say(contrail_vm(1))
+        sentence = one.wait_state("refused")["last_error"]
+        assert "CN=broker.example" in sentence
+        assert "not valid for '127.0.0.2'" in sentence
+        assert one.outbox.backlog == 1
+        one.publisher.stop(5)
+
+
+def test_tls_on_a_port_that_speaks_none_is_one_clear_sentence(
+    broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
+) -> None:
+    """rabbit_use_ssl with the port of plain AMQP, the likeliest mistake."""
+    one = publish(replace(broker_settings, tls=Tls(ca_file=rabbit_node.ca_file)))
+    sentence = one.wait_state("down")["last_error"]
+    assert sentence.startswith(f"Broker {broker_settings.name(0)} does not agree on TLS with us: ")
+    assert "Check that this port speaks TLS" in sentence
+
+
+def test_a_client_certificate_is_shown_to_a_broker_that_asks(
+    broker_settings: BrokerSettings,
+    publish: Callable[[BrokerSettings], Running],
+    rabbit_node: RabbitNode,
+    tmp_path: Path,
+) -> None:
+    """kombu_ssl_certfile and kombu_ssl_keyfile: the broker knows whom it talks to; one of a stranger is refused."""
+    at = replace(broker_settings, hosts=(("127.0.0.1", rabbit_node.tls_port),))
+
+    def identity(authority: trustme.CA, name: str) -> Tls:
+        leaf = authority.issue_cert("plugin.example", common_name=name)
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        leaf.cert_chain_pems[0].write_to_path(cert)
+        leaf.private_key_pem.write_to_path(key)
+        return Tls(ca_file=rabbit_node.ca_file, cert_file=cert, key_file=key)
+
+    stranger = publish(replace(at, tls=identity(trustme.CA(), "stranger")))
+    wait_for(lambda: stranger.publisher.status()["last_error"], what="a refusal")
+    assert "up" not in stranger.states
+    assert "kombu_ssl_certfile if the broker asks for a certificate" in stranger.publisher.status()["last_error"]
+    stranger.publisher.stop(5)
+    one = publish(replace(at, tls=identity(rabbit_node.authority, "contrail-eam")))
+    one.wait_state("up")
+    subjects = rabbit_node.eval(
+        "[binary_to_list(Subject) || P <- rabbit_networking:connections(),"
+        " [{_, Subject}] <- [catch rabbit_networking:connection_info(P, [peer_cert_subject])], is_binary(Subject)]"
+    )
+    assert "CN=contrail-eam" in subjects
+
+
 @pytest.mark.parametrize("case", ["vhost", "exchange", "permission"])
 def test_what_the_broker_does_not_have_or_allow_is_one_clear_sentence(
     case: str, broker_settings: BrokerSettings, publish: Callable[[BrokerSettings], Running], rabbit_node: RabbitNode
@@ -428,7 +537,7 @@ def test_what_the_broker_does_not_have_or_allow_is_one_clear_sentence(
         settings = replace(settings, vhost="nowhere")
         expected = "refused to log in as 'guest'"
     elif case == "exchange":
-        with kombu_channel(settings) as channel:
+        with SecondClient(settings) as channel:
             channel.exchange_declare(settings.exchange, "fanout", durable=True, auto_delete=False)
         expected = f"refused to declare exchange '{settings.exchange}'"
     else:
@@ -459,19 +568,3 @@ def test_what_does_not_speak_amqp_is_one_clear_sentence(publish: Callable[[Broke
         assert f"127.0.0.1:{server.server_port}/" in status["last_error"]
     finally:
         server.stop()
-
-
-def kombu_channel(settings: BrokerSettings) -> Any:
-    """A channel of a second client, closed with its connection."""
-    return _SecondClient(settings)
-
-
-class _SecondClient:
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._connection: kombu.Connection = broker.connect(settings)
-
-    def __enter__(self) -> Any:
-        return self._connection.channel()
-
-    def __exit__(self, *_: object) -> None:
-        broker.close(self._connection, polite=True)

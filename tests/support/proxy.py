@@ -18,9 +18,9 @@ from gevent.server import StreamServer
 
 
 class Proxy:
-    """``port`` on the loopback forwards to ``target`` until told otherwise."""
+    """``port`` on the loopback, at ``address``, forwards to ``target`` until told otherwise."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], address: str = "127.0.0.1") -> None:
         self._target = target
         self._open: set[Any] = set()
         self._pumps = Group()
@@ -30,7 +30,7 @@ class Proxy:
         self._dribbling = False
         self.accepted = 0
         """Connections that clients ever made."""
-        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+        self._server = StreamServer((address, 0), self._serve)
 
     @property
     def port(self) -> int:

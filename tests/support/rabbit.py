@@ -81,6 +81,8 @@ class RabbitNode:
         authority = trustme.CA()
         self.ca_file = directory / "ca.pem"
         authority.cert_pem.write_to_path(self.ca_file)
+        self.authority = authority
+        """Signed the node's certificate, and is trusted by it for those of clients."""
         identity = authority.issue_cert("127.0.0.1", "localhost", common_name="broker.example")
         identity.private_key_pem.write_to_path(directory / "key.pem")
         self.cert_file = directory / "cert.pem"
@@ -91,7 +93,8 @@ class RabbitNode:
             f"ssl_options.cacertfile = {self.ca_file}\n"
             f"ssl_options.certfile = {self.cert_file}\n"
             f"ssl_options.keyfile = {directory / 'key.pem'}\n"
-            "ssl_options.verify = verify_none\n"
+            "ssl_options.verify = verify_peer\n"
+            "ssl_options.fail_if_no_peer_cert = false\n"
             "disk_free_limit.absolute = 1MB\n"  # a full disk of the machine is not what these tests are about
             "raft.wal_max_size_bytes = 33554432\n"
             "log.file.level = warning\n"
@@ -208,6 +211,14 @@ class RabbitNode:
 
     def drop_vhost(self, name: str) -> None:
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"test">>)')
+
+    def close_connections(self, vhost: str) -> None:
+        """As an operator does: every client of the virtual host gets ``connection.close`` with code 320."""
+        self.eval(
+            "Vhost = fun (P) -> {P, catch rabbit_networking:connection_info(P, [vhost])} end, "
+            '[rabbit_networking:close_connection(P, "test") || '
+            f'{{P, [{{vhost, <<"{vhost}">>}}]}} <- [Vhost(P) || P <- rabbit_networking:connections()]]'
+        )
 
     def add_user(self, name: str, password: str) -> None:
         self.eval(f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{password}">>, <<"test">>)')

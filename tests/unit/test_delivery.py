@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facts import CLUSTER, VCENTER, a_cluster, a_host, a_vm, an_agency, an_agent
+from tests.support.outboxes import rot
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.delivery import Delivery
@@ -60,8 +61,9 @@ class PublisherStub:
     """What delivery asks of the publisher: to be woken, and to speak only while we lead."""
 
     def __init__(self) -> None:
-        self.speaking = False
+        self.speaking = True  # as the real one, unless it is told to be silent
         self.woken = 0
+        self.torn = False
 
     def wake(self) -> None:
         self.woken += 1
@@ -71,6 +73,10 @@ class PublisherStub:
 
     def resume(self) -> None:
         self.speaking = True
+
+    def take_torn(self) -> bool:
+        torn, self.torn = self.torn, False
+        return torn
 
 
 class Bench:
@@ -186,6 +192,36 @@ def test_a_restart_sends_what_changed_meanwhile_and_no_more(bench: Bench, tmp_pa
         again.outbox.close()
 
 
+def test_a_standby_does_not_say_what_its_earlier_life_left(bench: Bench, tmp_path: Path) -> None:
+    """Bug: a leader that was killed and came back as a standby sent its old messages while another led."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.outbox.close()
+    again = Bench(tmp_path / "outbox.sqlite")
+    try:
+        again.leader = False
+        assert not again.publisher.speaking, "from the beginning"
+        again.delivery.tick()
+        assert (again.publisher.speaking, again.outbox.backlog) == (False, 6)
+        again.leader = True
+        again.delivery.tick()
+        assert again.publisher.speaking
+    finally:
+        again.outbox.close()
+
+
+def test_a_snapshot_that_was_refused_in_part_is_sent_again(bench: Bench) -> None:
+    """Bug: a consumer that missed a deletion kept the ContrailVM until the next hour."""
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    bench.publisher.torn = True
+    bench.delivery.tick()
+    assert bench.sent() == SNAPSHOT
+    bench.delivery.tick()
+    assert bench.sent() == []
+
+
 def test_losing_the_lead_drops_what_is_unsent_and_taking_it_begins_an_epoch(bench: Bench) -> None:
     """Design section 6: what a later leader must not send is gone; our next term tells how it is by then."""
     bench.delivery.tick()
@@ -273,6 +309,36 @@ def test_leadership_with_a_full_disk_waits_for_it(bench: Bench) -> None:
     bench.delivery.tick()
     assert bench.outbox.backlog == 0
     assert "outbox" not in bench.alarms
+
+
+@pytest.mark.parametrize("finds", ["the publisher", "a change"])
+def test_an_outbox_that_rots_in_use_is_begun_anew_and_everything_is_told(
+    bench: Bench, tmp_path: Path, finds: str
+) -> None:
+    """Whoever's call it is in which the damage shows: every ContrailVM is announced, and the snapshot names them all.
+
+    One that named the changed ones alone would have consumers drop the others.
+    """
+    bench.delivery.tick()
+    bench.see_everything(1, 2)
+    bench.sent()
+    epoch = bench.outbox.epoch
+    rot(tmp_path / "outbox.sqlite", bench.outbox)
+    if finds == "the publisher":
+        with pytest.raises(Unavailable, match="begun anew"):
+            bench.outbox.pending(10)
+    bench.power_off(1)
+    bench.delivery.tick()
+    assert bench.sent() == ["state host-1", "state host-2", *SNAPSHOT]
+    assert bench.outbox.epoch == epoch, "our term goes on"
+    assert {s.esxi.moref: s.state for s in bench.outbox.last_accepted().values()} == {
+        "host-1": State.POWERED_OFF,
+        "host-2": State.ACTIVE,
+    }
+    bench.delivery.tick()
+    (alarm,) = bench.alarms
+    assert alarm.name == "outbox-damaged"
+    assert str(next(tmp_path.glob("outbox.sqlite.damaged-*"))) in alarm.text
 
 
 @pytest.mark.parametrize("comparing", [True, False])

@@ -181,6 +181,12 @@ def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[...,
                 f"Broker {settings.name(index)} shows {shown}, which is not trusted: {exc.verify_message.rstrip('.')}.",
                 remedy="Set kombu_ssl_ca_certs to the authority that signed it, if it is the right broker.",
             ) from exc
+        except ssl.SSLError as exc:
+            close(connection, polite=False)
+            raise Unavailable(
+                f"Broker {settings.name(index)} does not agree on TLS with us: {_text(exc)}.",
+                remedy="Check that this port speaks TLS, and kombu_ssl_certfile if the broker asks for a certificate.",
+            ) from exc
         except BaseException:
             close(connection, polite=False)
             raise

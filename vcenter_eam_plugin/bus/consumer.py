@@ -8,8 +8,9 @@ With ``queue`` named, the queue is durable and shared by all who name it, and no
 up to its length. Without, the queue is private and lives as long as the connection: good for looking on.
 
 A message is acknowledged after the callback returned: when the callback raises, :meth:`Consumer.run` raises the same,
-and from a named queue the message comes again to the next Consumer. Not promised: that a private queue sees what
-happened while the connection was lost; the next snapshot (hourly) heals the view.
+and from a named queue the message comes again, to this Consumer when it is run again or to another. What is no message
+of ours is logged, acknowledged and skipped, whatever it is: anybody may publish on the exchange. Not promised: that a
+private queue sees what happened while the connection was lost; the next snapshot (hourly) heals the view.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _PREFETCH = 100
 
 _POLL = 0.2
 """Seconds that one read waits: how late :meth:`Consumer.stop` is noticed."""
+
+_NOT_OURS = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
+"""What a body that is none of ours, or was made to hurt, raises while it is read."""
 
 _GRACE = 2.0
 """Seconds to hand a heartbeat to a broker that may be frozen."""
@@ -64,6 +68,8 @@ class Consumer:
         self._on_dropped = on_dropped
         self._on_trouble = on_trouble
         self._seen = Deduplicator()
+        self._owed: dict[str, Applied] = {}
+        """Messages whose callback raised: they are in the view, and their callback is due when they come again."""
         self.view = View()
         self.duplicates = 0
         self.stale = 0
@@ -109,7 +115,9 @@ class Consumer:
                 channel = connection.channel()
                 channel.basic_qos(0, _PREFETCH, False)
             queue = self._declare(channel, where)
-            consumer = kombu.Consumer(channel, [queue], on_message=self._received, auto_declare=False, accept=["json"])
+            consumer = kombu.Consumer(
+                channel, [queue], on_message=self._received, on_decode_error=self._skip, auto_declare=False
+            )
             with (
                 broker.translated(where, f"read queue {queue.name!r}"),
                 broker.deadline(self._settings.connect_timeout),
@@ -156,16 +164,34 @@ class Consumer:
     def _handle(self, message: Any) -> None:
         try:
             content = json.loads(message.body)
-            if self._seen.seen(content["id"]):
-                self.duplicates += 1
-                return
-            applied: Applied = self.view.apply(content)
-        except (KeyError, TypeError, ValueError, IndexError) as exc:
-            log.warning("A message that is none of ours was skipped: %s: %s", type(exc).__name__, exc)
+            message_id = content["id"]
+            applied = self._owed.get(message_id) or self._take_in(message_id, content)
+        except _NOT_OURS as exc:
+            self._warn(exc)
             return
-        if not applied.fresh:
-            self.stale += 1
+        if applied is None:
             return
+        self._owed[message_id] = applied
         self._callback(content)
         if applied.dropped and self._on_dropped:
             self._on_dropped(applied.dropped)
+        del self._owed[message_id]
+
+    def _take_in(self, message_id: str, content: dict[str, Any]) -> Applied | None:
+        """What is new in it; ``None`` when nothing is."""
+        if self._seen.seen(message_id):
+            self.duplicates += 1
+            return None
+        applied = self.view.apply(content)
+        if not applied.fresh:
+            self.stale += 1
+            return None
+        return applied
+
+    def _skip(self, message: Any, exc: Exception) -> None:
+        """kombu could not even unpack it."""
+        self._warn(exc)
+        message.ack()
+
+    def _warn(self, exc: Exception) -> None:
+        log.warning("A message that is none of ours was skipped: %s: %s", type(exc).__name__, exc)

@@ -10,6 +10,8 @@ two ids: after a restart the world is compared with the last accepted records, u
 - Bound: when more than ``bound`` messages wait, a new change of a key swallows those of its older messages that
   were never offered to the broker (``coalesced`` counts them). A DELETE is never swallowed.
 - What cannot be encoded is quarantined by key and reported; it never blocks the others.
+- A damaged file is kept aside and told of, at the start and in use; a new one is begun (:attr:`Outbox.generation`), and
+  every ContrailVM is announced anew. What had not been sent is lost with it; the snapshot heals it.
 
 Not promised: that the last transactions outlive a power cut of the machine (``synchronous=NORMAL``); what is lost
 then is seen again by the comparison at restart, and may be told twice. The bound is soft: at worst one message per
@@ -19,14 +21,11 @@ between, within its transaction; a second call waits for the first.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
@@ -34,8 +33,10 @@ import gevent
 import msgspec
 from gevent.lock import RLock
 
+from vcenter_eam_plugin.bus import outbox_file
+from vcenter_eam_plugin.bus.outbox_file import DamagedError
 from vcenter_eam_plugin.domain import messages
-from vcenter_eam_plugin.domain.errors import ConfigurationError, ProtocolError, Unavailable, WrongState
+from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError, ProtocolError, Unavailable, WrongState
 from vcenter_eam_plugin.domain.status import ContrailVm, Event, State, VRouter, event_between
 
 log = logging.getLogger(__name__)
@@ -43,40 +44,13 @@ log = logging.getLogger(__name__)
 DEFAULT_BOUND = 4096
 """Messages; the backlog at which Contrail's API server refuses requests (``rabbit_max_pending_updates``)."""
 
-_OPEN_WAIT = 1.0
-"""Seconds to wait for a predecessor that is just ending before we say that the file is in use."""
+_ANEW_PAUSE = 600.0
+"""Seconds between two damaged files put aside by one process: a dying disk is not filled with them."""
 
 _AT_ONCE = 100
 """Records until the hub gets its turn: some 10 ms, where 2,500 hosts at once would stop it for 0.2 s (measured)."""
 
 _GONE = "the host is no longer in the scope"
-
-_MIGRATIONS = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE accepted (key TEXT PRIMARY KEY, status BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE message (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        key TEXT,
-        event TEXT NOT NULL,
-        oper TEXT NOT NULL,
-        routing_key TEXT NOT NULL,
-        timestamp INTEGER NOT NULL,
-        offered INTEGER NOT NULL DEFAULT 0,
-        coalesced INTEGER NOT NULL,
-        base BLOB,
-        body BLOB NOT NULL
-    );
-    CREATE INDEX message_of_key ON message (key, seq);
-    """,
-)
-"""Script n takes a file from ``user_version`` n to n + 1. Never edit one that was released: append.
-
-``message.base`` is the record that consumers hold before this message: coalescing compares with it.
-``offered`` is set, durably, before a message first goes to the broker: from then on it may have arrived.
-AUTOINCREMENT keeps ``seq`` from being used again after its row was confirmed and deleted.
-"""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +113,14 @@ class Outbox:
         self._epoch: int | None = None
         self._quarantined: dict[str, str] = {}
         self._lock = RLock()
+        self._seq = 0
+        """The greatest seq that was ever stamped, as far as this process knows."""
+        self._aside = outbox_file.kept_aside(self._path)
+        self._anew_at = float("-inf")
+        self._homeless = False
+        """The damaged file is put aside, and the new one does not stand yet."""
+        self.generation = 0
+        """Grows when the file was begun anew while in use: what was accepted is forgotten, compare everything."""
         self._db = self._open()
         try:
             self._claim()
@@ -175,6 +157,11 @@ class Outbox:
     def quarantined(self) -> Mapping[str, str]:
         """Key -> why its record cannot be sent. A key leaves it with its next record that can be."""
         return MappingProxyType(self._quarantined)
+
+    @property
+    def kept_aside(self) -> tuple[str, ...]:
+        """Damaged files of this outbox, by the path they were renamed to, that a person should look at."""
+        return tuple(self._aside)
 
     def last_accepted(self) -> dict[str, ContrailVm]:
         """What consumers know once the backlog is sent. Removed keys are not in it."""
@@ -353,8 +340,11 @@ class Outbox:
         for seq, event, oper, offered, coalesced, blob in rows:
             if offered or event == Event.SYNC or oper == messages.Oper.DELETE:
                 break
+            before = None if blob is None else _read_back(blob)
+            if before is None and blob is not None:
+                break  # what consumers hold before it cannot be told, so it stays
             self._db.execute("DELETE FROM message WHERE seq = ?", (seq,))
-            base = None if blob is None else _decode(blob)
+            base = before
             swallowed += 1 + coalesced
         return base, swallowed
 
@@ -380,11 +370,13 @@ class Outbox:
         if self._epoch is None:
             raise RuntimeError("take_epoch() comes before the first change: no message may go out without a term")
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
+        seq = (row[0] if row else 0) + 1
+        self._seq = max(self._seq, seq)
         return messages.Stamp(
             vcenter_uuid=self._vcenter_uuid,
             publisher=self._publisher,
             epoch=self._epoch,
-            seq=(row[0] if row else 0) + 1,
+            seq=seq,
             timestamp=int(self._now() * 1_000_000),
         )
 
@@ -410,42 +402,64 @@ class Outbox:
     def _load(self) -> dict[str, ContrailVm]:
         with self._reading():
             rows = self._db.execute("SELECT key, status FROM accepted").fetchall()
-        return {key: _decode(blob) for key, blob in rows}
+        known = dict[str, ContrailVm]()
+        for key, blob in rows:
+            status = _read_back(blob)
+            if status is None:
+                log.error("What was accepted last of %s cannot be read, so it is announced anew.", key)
+            else:
+                known[key] = status
+        return known
 
     def _open(self) -> sqlite3.Connection:
         try:
-            if self._path != ":memory:":
-                Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-                _make_private(Path(self._path))
-            db = sqlite3.connect(self._path, timeout=_OPEN_WAIT, isolation_level=None)
-        except (OSError, sqlite3.Error) as exc:
-            raise self._unusable(exc) from exc
+            return outbox_file.open_database(self._path)
+        except DamagedError as exc:
+            self._put_aside(exc)
+        return outbox_file.open_database(self._path)
+
+    def _put_aside(self, why: Exception) -> None:
+        name = outbox_file.set_aside(self._path, self._now())
+        self._aside.append(name)
+        log.error(
+            "The outbox %s is damaged (%s). It is kept as %s, and a new one is begun: what had not been sent is lost"
+            " with it, and every ContrailVM is announced anew.",
+            self._path,
+            why,
+            name,
+        )
+
+    def _begin_anew(self, db: sqlite3.Connection, why: sqlite3.Error) -> PluginError:
+        """The file broke while we used it, and the caller's call is lost: returns what to tell it."""
+        with self._lock:
+            if self._stands(db):
+                if self._now() < self._anew_at + _ANEW_PAUSE:
+                    return outbox_file.unusable(self._path, why)
+                self._anew_at = self._now()
+                self._accepted.clear()
+                self.generation += 1
+                self._homeless = True
+                db.close()  # before it is renamed: sqlite removes its journal by name
+                self._put_aside(why)
+                self._settle()
+        return Unavailable(f"The outbox {self._path} was damaged and is begun anew.")
+
+    def _settle(self) -> None:
+        """Begin a new file with our place in the history, so that nothing told from now on is older than what was told
+        before. Raises Unavailable; the next call tries again."""
+        db = self._open()
         try:
-            # Exclusive: a second process on the same file would send our messages again and give seq out twice.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            self._migrate(db)
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('vcenter_uuid', ?)", (self._vcenter_uuid,))
+            if self._epoch is not None:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(self._epoch),))
+            db.execute("DELETE FROM sqlite_sequence WHERE name = 'message'")
+            db.execute("INSERT INTO sqlite_sequence VALUES ('message', ?)", (self._seq,))
+            db.execute("COMMIT")
         except sqlite3.Error as exc:
             db.close()
-            raise self._unusable(exc) from exc
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
-            raise ConfigurationError(
-                f"The outbox {self._path} was written by a newer release (format {version}, known {len(_MIGRATIONS)}).",
-                remedy="Install that release again, or move the file away: every ContrailVM is then announced anew.",
-            )
-        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
-            db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-        # Takes the exclusive lock now, not at the first change.
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("COMMIT")
+            raise outbox_file.unusable(self._path, exc) from exc
+        self._db, self._homeless = db, False
 
     def _claim(self) -> None:
         with self._writing():
@@ -457,67 +471,61 @@ class Outbox:
                 remedy="Check vc_host; if the vCenter was really replaced, move the file away.",
             )
 
-    def _unusable(self, exc: Exception) -> Exception:
-        text = str(exc)
-        if "locked" in text:
-            return ConfigurationError(
-                f"The outbox {self._path} is in use by another process.",
-                remedy="Stop it, or give this instance another state_directory.",
-            )
-        if "not a database" in text or "malformed" in text:
-            return ConfigurationError(
-                f"The outbox {self._path} is damaged or no outbox ({text}).",
-                remedy="Move the file away: every ContrailVM is then announced anew.",
-            )
-        return Unavailable(
-            f"The outbox {self._path} cannot be used: {text}.",
-            remedy="Check the free space and the permissions of its directory.",
-        )
+    def _translated(self, db: sqlite3.Connection, exc: sqlite3.Error) -> PluginError:
+        return self._begin_anew(db, exc) if outbox_file.is_damage(exc) else outbox_file.unusable(self._path, exc)
+
+    def _usable(self) -> sqlite3.Connection:
+        if self._homeless:
+            with self._lock:
+                if self._homeless:
+                    self._settle()
+        return self._db
+
+    def _stands(self, db: sqlite3.Connection) -> bool:
+        return self._db is db and not self._homeless
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        db = self._usable()
         try:
             yield
         except sqlite3.Error as exc:
-            raise self._unusable(exc) from exc
+            raise self._translated(db, exc) from exc
 
     @contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[None]:
         self._lock.acquire()
         try:
-            if durable:
-                self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._usable()
             try:
-                yield
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 if durable:
-                    self._db.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.Error as exc:
-            raise self._unusable(exc) from exc
+                    db.execute("PRAGMA synchronous = FULL")
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    db.execute("COMMIT")
+                finally:
+                    if self._stands(db):
+                        if db.in_transaction:
+                            db.execute("ROLLBACK")
+                        if durable:
+                            db.execute("PRAGMA synchronous = NORMAL")
+            except sqlite3.Error as exc:
+                raise self._translated(db, exc) from exc
         finally:
             self._lock.release()
 
 
-def _make_private(path: Path) -> None:
-    """Make the file, or close it to others if it is there; sqlite gives those beside it the same mode. Raises OSError.
-
-    By its name and not by a descriptor: closing one would take away the locks that sqlite holds on the file.
-    """
-    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if each.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if each.exists():
-            each.chmod(0o600)
-    if not path.exists():
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-
-
 def _decode(blob: bytes) -> ContrailVm:
     return msgspec.json.decode(blob, type=ContrailVm)
+
+
+def _read_back(blob: bytes) -> ContrailVm | None:
+    """A record as some release wrote it; ``None`` when it is rotten, or says what this release does not know."""
+    try:
+        return _decode(blob)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _removed(status: ContrailVm) -> ContrailVm:

@@ -8,7 +8,8 @@ what was not confirmed goes out again, as the same bytes under the same id.
 
 - Unroutable or refused (nack): that message, and all later ones of its key, wait with growing pauses while the
   others go on. It is loud: logged once, and in :meth:`Publisher.status` until it is over. Exchange and default
-  queue are declared again before the retry, since a deleted queue is the likely reason.
+  queue are declared again before the retry, since a deleted queue is the likely reason. A snapshot that was refused in
+  part is worth nothing to consumers, so :meth:`Publisher.take_torn` tells when to send another.
 - Blocked (``connection.blocked``, the broker's memory or disk alarm): nothing is sent, the connection is kept.
 - Several brokers are tried in turn.
 
@@ -35,6 +36,7 @@ from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.outbox import Outbox, Row
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import NotConfirmed, PluginError, ProtocolError
+from vcenter_eam_plugin.domain.status import Event
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class Publisher:
         self._held: dict[str | None, _Held] = {}
         self._told: tuple[object, ...] = ()
         self._paused = False
+        self._torn = False
         self._wake = Signal()
         self._stopping = Signal()
         self._ended = Signal()
@@ -128,6 +131,13 @@ class Publisher:
         """Send again."""
         self._paused = False
         self._wake.set()
+
+    def take_torn(self) -> bool:
+        """Whether part of a snapshot was refused, and all is taken by now: no consumer had it whole, so that it showed
+        nobody who is gone. True once for each time."""
+        torn = self._torn and not self._held
+        self._torn = self._torn and not torn
+        return torn
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Send what can be sent, then end. Returns whether the outbox was emptied within ``timeout`` seconds.
@@ -241,6 +251,7 @@ class Publisher:
             if not self._held:
                 log.error("Broker %s does not take message %s (%s): %s.", self._broker, row.id, row.routing_key, why)
             self._held[row.key] = _Held(self._clock() + pause, pause, why)
+            self._torn = self._torn or row.event is Event.SYNC
         self._tell()
 
     def _took(self, rows: list[Row]) -> None:

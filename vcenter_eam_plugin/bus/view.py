@@ -2,8 +2,9 @@
 """What a consumer must do with the messages to hold the truth; pure, so any consumer can copy it.
 
 The stream comes at least once, may come late, and may have lost deletions to a bound or to a change of leader. The
-rules: forget a message whose ``id`` was seen; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a
-snapshot that came whole, drop the keys of that vCenter that it did not name, and believe nothing older than it.
+rules: forget a message whose ``id`` was seen; believe nothing of a lower ``epoch`` than the highest seen from that
+vCenter; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a snapshot that came whole, drop the keys of that
+vCenter that it did not name, and believe nothing older than it.
 
 Messages are mappings, as decoded from JSON, so that fields of a newer version do no harm.
 """
@@ -69,6 +70,8 @@ class View:
         self._vcenter_of: dict[str, str] = {}
         self._open: dict[str, _Snapshot] = {}
         self._floor: dict[str, Position] = {}
+        self._epoch: dict[str, int] = {}
+        """vCenter -> the highest epoch seen: who speaks in a lower one leads no more, whatever else it says."""
 
     @property
     def states(self) -> Mapping[str, Mapping[str, Any]]:
@@ -76,22 +79,29 @@ class View:
         return self._states
 
     def apply(self, message: Mapping[str, Any]) -> Applied:
-        """Take in one message. Raises KeyError, TypeError or ValueError for what is no message of ours."""
+        """Take in one message. Raises LookupError, TypeError, ValueError or OverflowError for what is no message of
+        ours, and then changes nothing."""
         position = (int(message["epoch"]), int(message["seq"]))
         vcenter = str(message["fq_name"][0])
-        snapshot = message["snapshot"]
-        if message["key"] is None:
-            return self._bracket(vcenter, position, snapshot["phase"], snapshot["id"], snapshot["count"])
+        snapshot, oper = message["snapshot"], message["oper"]
+        bracket = None if snapshot is None else (snapshot["phase"], snapshot["id"], snapshot["count"])
+        if message["key"] is None and bracket is None:
+            raise ValueError("a message about no ContrailVM that is no bracket of a snapshot")
+        if position[0] < self._epoch.get(vcenter, 0):
+            return Applied(fresh=False)
+        self._epoch[vcenter] = position[0]
+        if message["key"] is None and bracket is not None:
+            return self._bracket(vcenter, position, *bracket)
         key = str(message["key"])
         running = self._open.get(vcenter)
-        if snapshot is not None and running is not None and snapshot["id"] == running.id:
+        if bracket is not None and running is not None and bracket[1] == running.id:
             running.named.add(key)
         last = max(self._positions.get(key, (0, 0)), self._floor.get(vcenter, (0, 0)))
         if position <= last:
             return Applied(fresh=False)
         self._positions[key] = position
         self._vcenter_of[key] = vcenter
-        if message["oper"] == "DELETE":
+        if oper == "DELETE":
             # Its position stays: an older message that comes late must not bring it back.
             self._states.pop(key, None)
         else:

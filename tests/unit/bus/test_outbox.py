@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
-import msgspec
 import pytest
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
-from vcenter_eam_plugin.bus import outbox as module
 from vcenter_eam_plugin.bus.outbox import Outbox, Row
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import ConfigurationError, ProtocolError, Unavailable
@@ -442,32 +439,6 @@ def test_dropping_what_was_offered_leaves_it_as_told(outbox: Outbox) -> None:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_of_the_first_format_is_brought_up_and_keeps_its_content(
-    reopen: Callable[..., Outbox], tmp_path: Path
-) -> None:
-    """Migrations run by user_version; an empty file is format 0."""
-    first = reopen()
-    first.accept([contrail_vm(1)])
-    version = first._db.execute("PRAGMA user_version").fetchone()[0]
-    assert version == 1
-    again = reopen()
-    assert again.last_accepted() == {key_of(1): contrail_vm(1)}
-    assert again._db.execute("PRAGMA user_version").fetchone()[0] == version
-
-
-def test_a_file_of_a_newer_release_is_refused_untouched(reopen: Callable[..., Outbox], tmp_path: Path) -> None:
-    reopen()._db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match=r"newer release \(format 99, known 1\)"):
-        reopen()
-
-
-def test_a_file_that_is_no_outbox_is_refused(reopen: Callable[..., Outbox], tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "outbox.db").write_bytes(b"not sqlite" * 1000)
-    with pytest.raises(ConfigurationError, match=r"damaged or no outbox.*Move the file away"):
-        reopen()
-
-
 def test_a_directory_that_cannot_be_made_is_one_sentence(reopen: Callable[..., Outbox], tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file in the way")
     with pytest.raises(Unavailable, match=r"cannot be used.*Check the free space and the permissions"):
@@ -496,24 +467,3 @@ def test_the_file_of_another_vcenter_is_refused(reopen: Callable[..., Outbox], t
 def test_a_vcenter_without_uuid_is_refused(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(ProtocolError, match="no instanceUuid"):
         Outbox(tmp_path / "o.db", vcenter_uuid="vcenter", publisher="p1", now=clock)
-
-
-def test_the_migration_is_all_or_nothing(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill, or an error, within a migration leaves the format as it was."""
-    path = tmp_path / "o.db"
-    Outbox(path, vcenter_uuid=VCENTER, publisher="p1", now=clock).close()
-    broken = (*module._MIGRATIONS, "CREATE TABLE extra (x); INSERT INTO nowhere VALUES (1);")
-    monkeypatch.setattr(module, "_MIGRATIONS", broken)
-    with pytest.raises(Unavailable, match="no such table: nowhere"):
-        Outbox(path, vcenter_uuid=VCENTER, publisher="p1", now=clock)
-    db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone()[0] == 1
-    assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'extra'").fetchone()[0] == 0
-    db.close()
-
-
-def test_records_are_kept_as_they_are(reopen: Callable[..., Outbox]) -> None:
-    """What comes back after a restart equals what went in, so equality decides about messages."""
-    record = msgspec.structs.replace(contrail_vm(1, State.UNREACHABLE, "é ☃"), last_state=A, vm=None)
-    reopen().accept([record])
-    assert reopen().last_accepted() == {key_of(1): record}
