@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
-from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.backoff import MOST_UNREAD, Backoff
 from vcenter_eam_plugin.domain.errors import (
     AgencyConflict,
     ObjectGone,
@@ -151,7 +151,7 @@ class EamPoll:
 
     def run(self) -> None:
         """A greenlet's body; returns when stopping."""
-        backoff = Backoff()
+        backoff = Backoff(most=MOST_UNREAD)
         while not self._stopping.is_set():
             self._now.clear()
             try:
