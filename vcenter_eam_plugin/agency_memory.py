@@ -54,6 +54,11 @@ class AgencyMemory:
         return self._kept.used is not None
 
     @property
+    def used(self) -> str | None:
+        """Moref of the agency that was used last, and was not seen to be gone."""
+        return self._kept.used.agency if self._kept.used is not None else None
+
+    @property
     def consent(self) -> Claim | None:
         """Whose agency a person consented to use."""
         return self._kept.consent

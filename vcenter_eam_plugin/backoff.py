@@ -7,6 +7,8 @@ import random
 
 FIRST, MOST = 1.0, 60.0
 """Seconds. A vCenter takes minutes to start; asking more than once a minute then only adds to its load."""
+MOST_UNREAD = 10.0
+"""Seconds, for who reads what is published: within 30 s after a fault it must be the truth again."""
 
 
 class Backoff:

@@ -3,7 +3,8 @@
 
 What to read is decided by :mod:`vcenter_eam_plugin.domain.polling`. Here is the loop, and the care that a list
 from EAM needs: one that came from a dead session, or from an EAM that is still loading, names less than there
-is, and must not look like a deletion.
+is, and must not look like a deletion. So what a list leaves out is asked for by itself, and what is said not to
+exist is looked for in the list.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ from gevent.event import Event
 
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
-from vcenter_eam_plugin.backoff import Backoff
-from vcenter_eam_plugin.domain.errors import AgencyConflict, ObjectGone, PluginError, Unavailable
+from vcenter_eam_plugin.backoff import MOST_UNREAD, Backoff
+from vcenter_eam_plugin.domain.errors import (
+    AgencyConflict,
+    ObjectGone,
+    PluginError,
+    SilentlyExpired,
+    SuspectRead,
+)
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.observations import AgencyObserved, Hint, Observation
 from vcenter_eam_plugin.domain.ownership import Ownership, owner_of
 from vcenter_eam_plugin.domain.polling import PollSchedule
 from vcenter_eam_plugin.eam.client import EamClient
+from vcenter_eam_plugin.vsphere.events import OVERFLOW
 from vcenter_eam_plugin.vsphere.session import Session
 
 AGENTS_AT_ONCE = 32
@@ -37,6 +45,10 @@ SURVEY_SECONDS = 300.0
 """All agencies are read this often, to notice one that took our name; in between ours alone is."""
 STALE_AFTER = 60.0
 """Seconds without an answer after which it is an alarm and no longer a hiccup."""
+SLOW_SECONDS = 15.0
+"""A read that is under way for so long past the interval has made what is known stale, whatever becomes of it."""
+OVERFLOW_SECONDS = 10.0
+"""When events are missed everything is read, but not more often than this: in a storm each page overflows."""
 _MEMBERSHIP_EVENTS = (".agent.created", ".agent.destroyed", ".agency.")
 
 
@@ -63,6 +75,7 @@ class EamPoll:
         alarms: Alarms,
         log: logging.Logger,
         stopping: Event,
+        on_suspect: Callable[[SuspectRead], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._eam = eam
@@ -78,6 +91,11 @@ class EamPoll:
         self._alarms = alarms
         self._log = log
         self._stopping = stopping
+        self._on_suspect = on_suspect
+        self._began_at = clock()
+        self._failing = False
+        self._overflowed = False
+        self._everything_at = float("-inf")
         self._schedule = PollSchedule(interval)
         self._now = Event()
         self._absent_since: float | None = None
@@ -87,6 +105,17 @@ class EamPoll:
         self._followed: tuple[str, ...] | None = None
         self.read_at: float | None = None
         """When EAM was last read completely (monotonic)."""
+        self.last_error: PluginError | None = None
+        """Why EAM could not be read last; kept after it could."""
+
+    @property
+    def stale_since(self) -> float | None:
+        """Since when (monotonic) what is known of EAM's runtime is not current; ``None`` while it is."""
+        if self.read_at is None:
+            return self._began_at
+        if self._failing or self._clock() - self.read_at > self._interval + SLOW_SECONDS:
+            return self.read_at
+        return None
 
     # --- what wakes it ------------------------------------------------------------------------------------
 
@@ -110,6 +139,7 @@ class EamPoll:
     def take_hints(self, hints: Sequence[Hint]) -> None:
         """Events say where to look; what they say beyond that is for the log."""
         for hint in hints:
+            self._overflowed |= hint.kind == OVERFLOW
             self._log.info("vCenter event %s %s", hint.kind, hint.text)
             if hint.host is not None:
                 self._schedule.hint_host(hint.host)
@@ -121,12 +151,16 @@ class EamPoll:
 
     def run(self) -> None:
         """A greenlet's body; returns when stopping."""
-        backoff = Backoff()
+        backoff = Backoff(most=MOST_UNREAD)
         while not self._stopping.is_set():
             self._now.clear()
             try:
                 self._poll()
             except PluginError as exc:
+                self.last_error = exc
+                self._failing = True
+                if isinstance(exc, SuspectRead):
+                    self._on_suspect(exc)
                 if not exc.retry or self._is_stale():
                     self._alarms.raise_("eam", str(exc))
                 self._log.warning("EAM could not be read: %s", exc)
@@ -135,7 +169,7 @@ class EamPoll:
                 self._is_time = True
                 continue
             backoff.reset()
-            self.read_at = self._clock()
+            self.read_at, self._failing = self._clock(), False
             self._alarms.clear("eam")
             self._is_time = not self._now.wait(self._interval)
             if not self._is_time:
@@ -146,6 +180,9 @@ class EamPoll:
 
     def _poll(self) -> None:
         """The agency with all issues, then the agents whose word may have changed."""
+        if self._overflowed and self._clock() >= self._everything_at:
+            self._overflowed, self._everything_at = False, self._clock() + OVERFLOW_SECONDS
+            self._schedule.hint_everything()
         if self._agency_is_due():
             self._observe(self._read_agency())
             self._follow_scope(sorted(self._fleet.scope))
@@ -154,7 +191,9 @@ class EamPoll:
         waiting = dict.fromkeys(self._schedule.choose(self._fleet, self._clock()))
         while urgent or waiting:
             batch = tuple({**urgent, **waiting})[:AGENTS_AT_ONCE]
-            self._observe(self._eam.read_agents(batch))
+            read = self._eam.read_agents(batch)
+            self._prove_not_listed(read.gone)
+            self._observe(read)
             self._follow()
             waiting = {moref: None for moref in {**urgent, **waiting} if moref not in batch}
             # What is hinted at meanwhile goes before the rest: somebody acts on it.
@@ -217,14 +256,26 @@ class EamPoll:
         return AgencyObserved(began, agency, self._membership(agency, began))
 
     def _make_sure_it_is_gone(self, now: float) -> None:
-        """Raises Unavailable until an agency that was known has been absent for long enough."""
+        """Raises SuspectRead until an agency that was known has been absent for long enough."""
         if not self._session.alive():
-            raise Unavailable("The list of agencies came from a session that is not logged in; it counts for nothing.")
+            raise SilentlyExpired(
+                "The list of agencies came from a session that is not logged in; it counts for nothing."
+            )
+        if self._memory.used is not None and self._is_ours_still(self._memory.used):
+            raise SuspectRead(
+                f"The list of agencies left out {self._memory.used}, which exists; it counts for nothing."
+            )
         if self._known_before:
             self._absent_since = self._absent_since if self._absent_since is not None else now
             if now - self._absent_since < AGENCY_ABSENT:
-                raise Unavailable(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
+                raise SuspectRead(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
         self._memory.forget()
+
+    def _is_ours_still(self, moref: str) -> bool:
+        try:
+            return self._memory.judge((self._eam.read_agency(moref),)).ours is not None
+        except ObjectGone:
+            return False
 
     def _membership(self, agency: AgencyFacts, now: float) -> tuple[str, ...] | None:
         known = self._fleet.members
@@ -233,6 +284,27 @@ class EamPoll:
         # Taken before the call: a hint that comes while it runs asks for another. A failed one hints everything.
         self._schedule.membership_read(now)
         members = self._eam.agents_of(agency.moref)
-        if (known or frozenset()) - set(members) and not self._session.alive():
-            raise Unavailable("The list of agents came from a session that is not logged in; it counts for nothing.")
+        left_out = (known or frozenset()) - set(members)
+        if left_out:
+            if not self._session.alive():
+                raise SilentlyExpired(
+                    "The list of agents came from a session that is not logged in; it counts for nothing."
+                )
+            there = self._eam.read_agents(sorted(left_out)).agents
+            if there:
+                names = ", ".join(agent.moref for agent in there[:3])
+                raise SuspectRead(f"The list of agents left out {names}, which exist; it counts for nothing.")
         return members
+
+    def _prove_not_listed(self, gone: Sequence[str]) -> None:
+        """An EAM that is still loading knows no agent; one that is really gone is not listed either."""
+        if not gone or self._fleet.agency is None:
+            return
+        try:
+            listed = set(gone) & set(self._eam.agents_of(self._fleet.agency.moref))
+        except ObjectGone as exc:
+            raise SuspectRead("EAM knows neither agents nor agency; it may still be loading.") from exc
+        if listed:
+            raise SuspectRead(
+                f"EAM lists {', '.join(sorted(listed)[:3])}, and says they do not exist; it may be loading."
+            )

@@ -30,7 +30,7 @@ from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.config import EamConfig, RabbitConfig
 from vcenter_eam_plugin.delivery import Delivery
 from vcenter_eam_plugin.domain.budgets import Ledger, Limits
-from vcenter_eam_plugin.domain.errors import PluginError, UnknownTarget
+from vcenter_eam_plugin.domain.errors import PluginError, SuspectRead, UnknownTarget
 from vcenter_eam_plugin.domain.facts import HostFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.health import HealthGate, HealthRules
@@ -46,6 +46,7 @@ from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.eam_poll import EamPoll
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.install_hook import InstallHook
+from vcenter_eam_plugin.intake_watch import IntakeWatch
 from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.shared import shared
@@ -61,8 +62,6 @@ WORKERS = 4
 """Hosts that are worked on at once; EAM and vCenter serialise much more than this anyway."""
 KEEP_ALIVE = 300.0
 """Seconds; well below vCenter's 30 minutes of idle time."""
-STALE_AFTER = 60.0
-"""Seconds without contact after which it is an alarm and no longer a hiccup."""
 TICK = 0.25
 """Seconds between looks at leadership: an instance that lost it stops this soon."""
 
@@ -115,7 +114,14 @@ class Pipeline:
         self._install = InstallHook(
             eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log
         )
-        self.inventory = Inventory(session, clock=clock, on_observation=self.observe, on_hints=self._take_hints)
+        self.inventory = Inventory(
+            session,
+            clock=clock,
+            on_observation=self.observe,
+            on_hints=self._take_hints,
+            on_suspect=self._suspect,
+            known=self.fleet.known_hosts,
+        )
         self.inventory.set_scope(sorted(morefs))
         self.delivery = Delivery(
             self.fleet,
@@ -142,6 +148,10 @@ class Pipeline:
             alarms=alarms,
             log=log,
             stopping=self._stopping,
+            on_suspect=self._suspect,
+        )
+        self.intake = IntakeWatch(
+            self.inventory, self.poll, vcenter=session.name, alarms=alarms, clock=clock, wall_clock=wall_clock
         )
         self.rules = RuleWatcher(
             session,
@@ -296,6 +306,9 @@ class Pipeline:
         elif seen.gone or seen.compute_resources:
             self.poll.read_soon(None)
 
+    def _suspect(self, exc: SuspectRead) -> None:
+        self.intake.suspect(exc)
+
     def _take_hints(self, hints: Sequence[Hint]) -> None:
         self.poll.take_hints(hints)
 
@@ -314,7 +327,7 @@ class Pipeline:
             if self.delivery.leads():
                 self._advance_upgrade()
             self._watch_repairs(now)
-            self._watch_stream(now)
+            self.intake.tick()
             self._watch_election()
             self._stopping.wait(TICK)
 
@@ -338,14 +351,6 @@ class Pipeline:
             )
         else:
             self.alarms.clear("repairs-stopped")
-
-    def _watch_stream(self, now: float) -> None:
-        since = self.inventory.stale_since
-        if since is None:
-            self.alarms.clear("vcenter")
-        elif now - since > STALE_AFTER:
-            why = self.inventory.last_error or "there was no answer yet."
-            self.alarms.raise_("vcenter", f"vCenter {self.session.name} is not being watched: {why}")
 
     def _watch_election(self) -> None:
         trouble = self._leadership.trouble()
@@ -457,6 +462,7 @@ class Pipeline:
             "epoch": self.delivery.outbox.epoch,
             "ready": self.fleet.given_out,
             "live": self.inventory.live,
+            "sources": self.intake.status(),
             "agency": None if agency is None else {"moref": agency.moref, "status": agency.status.value},
             "states": dict(sorted(Counter(status.state.value for status in self.fleet.statuses()).items())),
             "publisher": self.delivery.publisher.status(),

@@ -21,7 +21,7 @@ from gevent.event import Event
 from vcenter_eam_plugin import host_spec_file
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
-from vcenter_eam_plugin.backoff import Backoff
+from vcenter_eam_plugin.backoff import MOST_UNREAD, Backoff
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import LinkState, Publisher
@@ -179,7 +179,7 @@ class Unit:
         return self.pipeline is not None and self.pipeline.delivery.leads()
 
     def _connect_until_it_works(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff(most=MOST_UNREAD)
         while not self._stopping.is_set():
             try:
                 self.pipeline = self._connect()

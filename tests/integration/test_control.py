@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control socket and the commands on it: who may, what is refused in which state, and operations to their end."""
 
+import datetime as dt
 import json
 import logging
 import socket
@@ -465,6 +466,26 @@ def test_tables_are_for_people(healthy: Operator) -> None:
     assert healthy.run("upgrade", "pause").exit_code == 13
     assert healthy.run("upgrade", "start", "--acknowledge", "ContrailVM-Agency").exit_code == 13, "the same package"
     assert healthy.run("return", "/DC0/host/ClusterA").exit_code == 14
+
+
+def test_status_says_of_each_source_whether_it_is_live(healthy: Operator) -> None:
+    """Inventory, events and EAM: live, or stale since when and why."""
+    bench = healthy.bench
+    assert "inventory, events and EAM live" in healthy.run("status").stdout
+    shown = healthy.ask("status")[0]["vcenters"][0]["sources"]
+    assert {name: source["live"] for name, source in shown.items()} == {"inventory": True, "events": True, "eam": True}
+    bench.simulator.faults.inject("eam_down")
+    bench.unit.pipeline.poll.wake()
+    bench.wait_for(lambda: not healthy.ask("status")[0]["vcenters"][0]["sources"]["eam"]["live"], "EAM is stale")
+    shown = healthy.ask("status")[0]["vcenters"][0]["sources"]
+    assert (shown["inventory"]["live"], shown["events"]["live"]) == (True, True)
+    since = dt.datetime.fromisoformat(shown["eam"]["stale_since"])
+    assert dt.timedelta() <= dt.datetime.now(dt.UTC) - since < dt.timedelta(minutes=1)
+    text = healthy.run("status").stdout
+    assert f"runtime of EAM stale since {shown['eam']['stale_since']}" in text
+    assert "503" in text
+    bench.simulator.faults.clear()
+    bench.wait_for(lambda: "EAM live" in healthy.run("status").stdout, "all are live again")
 
 
 # --- upgrade -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -174,6 +175,34 @@ def test_dead_peer_ends_the_call(vcenter: VCenter) -> None:
         proxy.heal()
         wait_for(lambda: proxy.connections == 0, "the connection of the failed call to be closed")
         assert session.alive()
+
+
+def test_p7_after_one_dead_connection_the_others_are_not_tried(vcenter: VCenter) -> None:
+    """Bug: what lay in the pools had died with it, at vCenter's endpoint and at EAM's; each cost a whole time-out."""
+    with vcenter.proxy() as proxy, vcenter.session(port=proxy.port, call_timeout=2.0) as session:
+        agencies(session)
+        gevent.joinall([gevent.spawn(server_time, session) for _ in range(4)], raise_error=True)
+        proxy.forget()
+        with pytest.raises(Unavailable, match="no answer"):
+            server_time(session)
+        with gevent.Timeout(1.5):
+            server_time(session)
+            agencies(session)
+
+
+def test_p7_the_kernel_gives_up_a_dead_peer_within_ten_seconds(vcenter: VCenter) -> None:
+    """pyvmomi #176, #548, #525: a peer that lost its power would be waited for. Whether the kernel does as it is told
+    cannot be tried over the loopback."""
+    with vcenter.session() as session:
+        connection = session.vim_stub().GetConnection()
+        option = connection.sock.getsockopt
+        assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        idle, interval, probes = (
+            option(socket.IPPROTO_TCP, each) for each in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + interval * probes <= 12
+        session.vim_stub().ReturnConnection(connection)
 
 
 def test_dribbling_peer_ends_the_call(vcenter: VCenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from vcenter_eam_plugin import backoff, rule_watch, unit, workers
+from vcenter_eam_plugin import backoff, eam_poll, rule_watch, unit, workers
 from vcenter_eam_plugin.domain import budgets
 from vcenter_eam_plugin.vsphere import inventory
 
@@ -14,6 +14,8 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unit, "REFUSED_RETRY", 0.1)
     monkeypatch.setattr(workers, "REFUSED_RETRY", 0.1)
     monkeypatch.setattr(inventory, "REFUSED_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(unit, "MOST_UNREAD", 0.5)
+    monkeypatch.setattr(eam_poll, "MOST_UNREAD", 0.5)
     monkeypatch.setattr(backoff.Backoff.__init__, "__defaults__", (0.1, 0.5))
     monkeypatch.setattr(budgets, "RESOLVE_SETTLES", 0.2)
     monkeypatch.setattr(budgets, "BACKOFF_FIRST", 0.2)

@@ -73,6 +73,7 @@ class Pair:
 @pytest.fixture
 def pair(make_bench: Callable[..., Bench], zookeeper: ZooKeeperNode) -> Iterator[Pair]:
     pair = Pair(make_bench(hosts=2, clusters=1), zookeeper)
+    pair.bench.plugins = 2
     yield pair
     for name in tuple(pair.services):
         pair.stop(name)

@@ -17,7 +17,7 @@ import gevent
 import pytest
 
 from tests.support.rabbit import free_port
-from tests.support.simulator import assert_no_leaks, wait_for
+from tests.support.simulator import MAX_SESSIONS, assert_no_leaks, wait_for
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.config import (
@@ -52,6 +52,8 @@ class Bench:
         self.dropped: list[str] = []
         self.listener = Consumer(broker, self.messages.append, on_dropped=self.dropped.extend)
         self.service: Service | None = None
+        self.plugins = 1
+        """How many services watch this vCenter at once, for what may be open there."""
         self._listening: gevent.Greenlet | None = None
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -130,6 +132,9 @@ class Bench:
         if self._listening is not None:
             self._listening.join(5)
             self._listening.get()
+        # P10: at any time, and not at the end alone
+        assert self.simulator.sessions.most_active <= MAX_SESSIONS * self.plugins
+        assert self.simulator.hub.most_collectors <= self.plugins
 
     # --- what is seen -------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Proxy:
     def __init__(self, target: tuple[str, int], address: str = "127.0.0.1") -> None:
         self._target = target
         self._open: set[Any] = set()
+        self._forgotten: set[Any] = set()
         self._pumps = Group()
         self._flowing = Event()
         self._flowing.set()
@@ -61,6 +62,10 @@ class Proxy:
         """Connections stay, nothing passes any more, until :meth:`heal`."""
         self._flowing.clear()
 
+    def forget(self) -> None:
+        """What is open stays open and nothing passes on it, ever; new connections are served. As a firewall does."""
+        self._forgotten |= self._open
+
     def dribble(self) -> None:
         """Pass a byte of the answers now and then, until :meth:`heal`: always alive, never done."""
         self._dribbling = True
@@ -79,19 +84,22 @@ class Proxy:
         self._open.add(client)
         try:
             with socket.create_connection(self._target) as server:
-                there = self._pumps.spawn(self._pump, client, server, False)
-                back = self._pumps.spawn(self._pump, server, client, True)
+                there = self._pumps.spawn(self._pump, client, server, client, False)
+                back = self._pumps.spawn(self._pump, server, client, client, True)
                 gevent.joinall([there, back])
         except OSError:
             pass  # the server is gone: the client sees its connection close
         finally:
             self._open.discard(client)
+            self._forgotten.discard(client)
             client.close()
 
-    def _pump(self, source: Any, sink: Any, answers: bool) -> None:
+    def _pump(self, source: Any, sink: Any, client: Any, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
+                if client in self._forgotten:
+                    continue
                 while answers and self._dribbling and data:
                     sink.sendall(data[:1])
                     data = data[1:]

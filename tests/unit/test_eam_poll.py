@@ -17,12 +17,22 @@ from gevent.lock import Semaphore
 from tests.support.facts import AGENCY, CLUSTER, VCENTER, a_cluster, a_host, a_vm, an_agency, an_agent, an_issue
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
-from vcenter_eam_plugin.domain.errors import LoginRefused, ObjectGone, PluginError, Unavailable
+from vcenter_eam_plugin.backoff import MOST_UNREAD
+from vcenter_eam_plugin.domain.errors import LoginRefused, ObjectGone, PluginError, SuspectRead, Unavailable
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.observations import AgentsObserved, Hint, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.status import State
-from vcenter_eam_plugin.eam_poll import AGENCY_ABSENT, AGENTS_AT_ONCE, STALE_AFTER, SURVEY_SECONDS, EamPoll
+from vcenter_eam_plugin.eam_poll import (
+    AGENCY_ABSENT,
+    AGENTS_AT_ONCE,
+    OVERFLOW_SECONDS,
+    SLOW_SECONDS,
+    STALE_AFTER,
+    SURVEY_SECONDS,
+    EamPoll,
+)
+from vcenter_eam_plugin.vsphere.events import OVERFLOW
 
 NAME = "ContrailVM-Agency"
 
@@ -36,6 +46,8 @@ class Eam:
     agents: dict[str, AgentFacts] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     sick: PluginError | None = None
+    unlisted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
     while_listing: Callable[[], None] | None = None
 
     def _call(self, name: str) -> None:
@@ -64,7 +76,7 @@ class Eam:
 
     def agents_of(self, agency: str) -> tuple[str, ...]:
         self._call("agents_of")
-        answer = tuple(self.agents)
+        answer = tuple(agent for agent in self.agents if agent not in self.unlisted)
         if self.while_listing is not None:
             self.while_listing()
         return answer
@@ -72,8 +84,9 @@ class Eam:
     def read_agents(self, morefs: Sequence[str]) -> AgentsObserved:
         self._call(f"read {len(morefs)}: {' '.join(morefs[:3])}")
         began = self.clock()
-        found = tuple(replace(self.agents[m], read_began=began) for m in morefs if m in self.agents)
-        return AgentsObserved(found, tuple(m for m in morefs if m not in self.agents))
+        there = self.agents.keys() - self.unknown
+        found = tuple(replace(self.agents[m], read_began=began) for m in morefs if m in there)
+        return AgentsObserved(found, tuple(m for m in morefs if m not in there))
 
 
 class Stopping(Event):
@@ -102,6 +115,7 @@ class Bench:
         self.now = 1000.0
         self.alive = True
         self.followed: list[tuple[str, ...]] = []
+        self.suspects: list[PluginError] = []
         self.scopes: list[Sequence[str]] = []
         self.fleet = Fleet(VCENTER, [CLUSTER])
         self.eam = Eam(lambda: self.now, agents={f"agent-{n}": an_agent(n) for n in range(1, count + 1)})
@@ -128,6 +142,7 @@ class Bench:
             alarms=self.alarms,
             log=log,
             stopping=self.stopping,
+            on_suspect=self.suspects.append,
         )
 
     def observe(self, observation: Observation) -> None:
@@ -377,6 +392,68 @@ def test_members_missing_from_a_dead_session_are_not_gone(bench: Bench) -> None:
     assert bench.states()["host-1"] is State.PENDING
 
 
+def test_p8_agents_that_a_list_leaves_out_are_asked_for_before_they_are_gone(bench: Bench) -> None:
+    """Bug: with a session that lives a short list was believed, and each agent left out was reported as not there."""
+    bench.once()
+    bench.eam.unlisted = {"agent-1"}
+    bench.poll.read_soon(None)
+    with pytest.raises(SuspectRead, match="left out agent-1"):
+        bench.once()
+    assert set(bench.states().values()) == {State.ACTIVE}
+
+
+@pytest.mark.parametrize("whole_agency", [False, True])
+def test_p8_agents_that_do_not_exist_while_eam_loads_are_not_gone(bench: Bench, whole_agency: bool) -> None:
+    """Bug: ManagedObjectNotFound of an EAM that has not loaded its agents was believed at once."""
+    bench.once()
+    bench.eam.unknown = {"agent-1"}
+    bench.poll.read_soon("host-1")
+    if whole_agency:
+
+        def no_agency(_: str) -> tuple[str, ...]:
+            raise ObjectGone("There is no such agency.")
+
+        bench.eam.agents_of = no_agency  # type: ignore[method-assign]
+    with pytest.raises(SuspectRead, match="may"):
+        bench.once()
+    assert set(bench.states().values()) == {State.ACTIVE}
+
+
+def test_an_agent_that_is_neither_known_nor_listed_is_gone(bench: Bench) -> None:
+    """The other side of it."""
+    bench.once()
+    del bench.eam.agents["agent-1"]
+    bench.poll.read_soon("host-1")
+    bench.once()
+    assert bench.states()["host-1"] is State.PENDING
+
+
+def test_p8_an_agency_that_no_list_names_but_that_answers_is_there() -> None:
+    """After a restart, with lists that stay short for as long as they like: no second agency beside it."""
+    bench = Bench()
+    bench.once()
+    later = Bench(known_before=True)
+    later.memory.use(an_agency())
+    later.eam.agencies = tuple  # type: ignore[method-assign]
+    for _ in range(4):
+        later.now += AGENCY_ABSENT
+        with pytest.raises(SuspectRead, match="which exists"):
+            later.once()
+    assert not later.fleet.ready
+
+
+def test_missed_events_have_everything_read_but_not_all_the_time(bench: Bench) -> None:
+    """Bug: an overflow had the members listed and no agent read, so what an agent alone tells was seen by the sweep, up
+    to ten minutes later. In a storm each page overflows."""
+    bench.once()
+    bench.poll.take_hints([Hint(1, OVERFLOW, 0.0)])
+    assert "read 2: agent-1 agent-2" in bench.once()
+    bench.poll.take_hints([Hint(1, OVERFLOW, 0.0)])
+    assert "read 2: agent-1 agent-2" not in bench.once()
+    bench.now += OVERFLOW_SECONDS
+    assert "read 2: agent-1 agent-2" in bench.once(), "put off, and not forgotten"
+
+
 # --- the loop ----------------------------------------------------------------------------------------------
 
 
@@ -451,3 +528,28 @@ def test_the_agency_of_the_bench_is_ours() -> None:
     """The bench itself: else half of these tests would pass for the wrong reason."""
     assert an_agency().moref == AGENCY
     assert an_agency().name == NAME
+
+
+def test_p7_an_eam_that_was_away_for_long_is_read_within_seconds(running: Bench) -> None:
+    """Bug: after some minutes the pauses had grown to a minute, and what is published must be true in 30 s."""
+    running.eam.sick = Unavailable("EAM is still loading.")
+    assert max(fail(running, 12)) <= MOST_UNREAD * 1.2
+
+
+def test_how_current_it_is(running: Bench) -> None:
+    """Live; stale since the last whole read, once a read failed, or has not come to an end for long."""
+    assert running.poll.stale_since is None
+    running.eam.sick = SuspectRead("EAM left out something.")
+    fail(running, 1)
+    assert running.poll.stale_since == running.poll.read_at
+    assert running.poll.last_error is running.eam.sick
+    assert running.suspects == [running.eam.sick]
+
+
+def test_a_read_that_hangs_makes_it_stale(bench: Bench) -> None:
+    assert bench.poll.stale_since == 1000.0, "nothing was read yet"
+    bench.poll.read_at = bench.now
+    bench.now += SLOW_SECONDS - 1
+    assert bench.poll.stale_since is None
+    bench.now += 2
+    assert bench.poll.stale_since == bench.poll.read_at

@@ -38,7 +38,7 @@ def test_leadership_is_followed_while_vcenter_hangs_and_the_disk_is_full(monkeyp
         "planner": SimpleNamespace(
             ledger=SimpleNamespace(expire=lambda _: (), take_freed=set, open_breakers=lambda _: ())
         ),
-        "inventory": SimpleNamespace(stale_since=None),
+        "intake": SimpleNamespace(tick=lambda: None),
         "_leadership": SimpleNamespace(trouble=lambda: ""),
     }
     for name, part in parts.items():

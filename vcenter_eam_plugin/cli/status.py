@@ -16,6 +16,7 @@ from vcenter_eam_plugin.cli.consent import clean, console, json_option
 
 _COLOURS = {"ACTIVE": "green", "MAINTENANCE": "cyan", "STANDBY": "cyan", "DEPLOYING": "yellow", "STARTING": "yellow"}
 """The others are red: no vRouter, and something to look at."""
+_SOURCES = {"inventory": "inventory of vCenter", "events": "events of vCenter", "eam": "runtime of EAM"}
 
 
 @click.command("status")
@@ -46,6 +47,13 @@ def _show_vcenter(each: dict[str, Any]) -> None:
     agency = each.get("agency")
     click.echo(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {counts}"))
     click.echo(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
+    for name, source in each.get("sources", {}).items():
+        if not source["live"]:
+            why = f": {source['why']}" if source["why"] else ""
+            age = f"stale since {source['stale_since']} ({source['stale_seconds']} s)"
+            click.secho(clean(f"  {_SOURCES[name]} {age}{why}"), fg="yellow")
+    if each.get("sources") and all(source["live"] for source in each["sources"].values()):
+        click.echo("  inventory, events and EAM live")
     for alarm in each["alarms"]:
         click.secho(clean(f"  ALARM {alarm['name']}: {alarm['text']}"), fg="red")
 

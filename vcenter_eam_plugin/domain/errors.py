@@ -129,6 +129,14 @@ class SessionExpired(Unavailable):
     """The session is gone (``NotAuthenticated``, ``EamInvalidLogin``): log in again, then list and diff."""
 
 
+class SuspectRead(Unavailable):
+    """What was read may leave something out that exists. Nothing of it is used: read again."""
+
+
+class SilentlyExpired(SuspectRead, SessionExpired):
+    """The session is gone and the server did not say so: it answered without what was asked for."""
+
+
 class StreamReset(Unavailable):
     """The collector version is lost (``InvalidCollectorVersion``) or the view is: list again and diff."""
 

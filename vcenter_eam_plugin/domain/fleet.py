@@ -169,6 +169,10 @@ class Fleet:
         uninstalled = self.agency is not None and self.agency.goal is GoalState.UNINSTALLED
         return host.compute_resource in self.scope - self.retreat and not uninstalled
 
+    def known_hosts(self) -> frozenset[str]:
+        """Morefs of the hosts that are taken to exist: those seen, and those that were told of before a restart."""
+        return frozenset(self._records) | frozenset(self.hosts)
+
     # --- observations -------------------------------------------------------------------------------------
 
     def apply(self, observation: Observation) -> tuple[ContrailVm, ...]:

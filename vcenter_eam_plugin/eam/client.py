@@ -24,7 +24,7 @@ from vcenter_eam_plugin.domain.errors import (
     PluginError,
     ProtocolError,
     ScopeError,
-    SessionExpired,
+    SilentlyExpired,
 )
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
 from vcenter_eam_plugin.domain.observations import AgentsObserved
@@ -73,7 +73,7 @@ class EamClient:
         found = []
         listed = self._session.call(self._manager().QueryAgency)
         if not listed and not self._session.alive():
-            raise SessionExpired(f"{self._session.name}: EAM named no agency, but the session has ended meanwhile.")
+            raise SilentlyExpired(f"{self._session.name}: EAM named no agency, but the session has ended meanwhile.")
         for reference in listed:
             try:
                 found.append(self.read_agency(reference._GetMoId()))

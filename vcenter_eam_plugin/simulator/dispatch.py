@@ -20,7 +20,16 @@ from pyVmomi.VmomiSupport import ManagedObject as Reference
 from vcenter_eam_plugin.simulator.authorization import CHECKED, User, reading
 from vcenter_eam_plugin.simulator.esx_agent_manager import EsxAgentManager
 from vcenter_eam_plugin.simulator.faults import Fault
-from vcenter_eam_plugin.simulator.property_collector import EMPTY_READS, MISSING_SET, no_such_object
+from vcenter_eam_plugin.simulator.property_collector import (
+    CREATES_NOTHING,
+    EFFECTS,
+    EMPTY_READS,
+    HALF_READS,
+    MISSING_SET,
+    PERMISSION_GAP,
+    PropertyHub,
+    no_such_object,
+)
 from vcenter_eam_plugin.simulator.property_paths import read
 from vcenter_eam_plugin.simulator.session_manager import SessionManager, WireCall
 from vcenter_eam_plugin.simulator.wire import (
@@ -47,6 +56,9 @@ _WITHOUT_LOGIN = frozenset(
     {"RetrieveServiceContent", "Login", "LoginExtensionByCertificate", "LoginByToken", "LoginBySSPI"}
 )
 _READ_WITHOUT_LOGIN = frozenset({"ServiceInstance", "SessionManager"})
+_EAM_LISTS = frozenset({"QueryAgency", "QueryAgent"})
+_EAM_LOADING = "eam_loading"
+_CREATES = frozenset({"CreateListView", "CreateContainerView", "CreateCollectorForEvents"})
 _OK, _ERROR = 200, 500
 _NOBODY = User("", "")
 
@@ -95,9 +107,10 @@ def method_of(body: bytes) -> str:
 class Dispatcher:
     """Answers requests. ``errors`` keeps what the simulator itself got wrong: tests demand that it is empty."""
 
-    def __init__(self, world: World, sessions: SessionManager) -> None:
+    def __init__(self, world: World, sessions: SessionManager, hub: PropertyHub) -> None:
         self._world = world
         self._sessions = sessions
+        self._hub = hub
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self.errors: list[BaseException] = []
 
@@ -125,7 +138,9 @@ class Dispatcher:
             return Reply(_ERROR, plain_fault(str(exc)))
         encoder = self._encoder(version, namespace)
         session = self._sessions.by_cookie(cookie_of(cookie))
-        effects = frozenset(hits) & {EMPTY_READS, MISSING_SET}
+        effects = frozenset(hits) & (EFFECTS | {_EAM_LOADING})
+        if session is not None and session.ghost:
+            effects |= {session.ghost}
         user = self._sessions.user(session) if session is not None else _NOBODY
         call = WireCall(session, user, encoder, address, agent, effects, gone, certificate)
         if session is not None:
@@ -186,6 +201,8 @@ class Dispatcher:
         obj = session.find(request.moid) if session is not None else self._world.objects.get(request.moid)
         if obj is None or obj.vmodl.__name__.startswith("eam.") != (path == EAM_PATH):
             raise no_such_object(_reference(request))
+        if _EAM_LOADING in call.effects and request.moid != EAM_MANAGER:
+            raise no_such_object(_reference(request))
         if request.method == "Fetch":
             return self._fetch(obj, request.arguments.get("prop", ""), call)
         kind: Any = type(obj)
@@ -197,12 +214,16 @@ class Dispatcher:
                 )
             raise vmodl.fault.NotSupported(msg=f"{request.method} is not simulated.")
         method, privilege = found
+        if session is not None and session.ghost and privilege not in (None, "EAM.View"):
+            raise not_authenticated(request, path)
         if privilege is not None:
             call.require(privilege, obj)
-        return method(obj, call, **_arguments(request))
+        if CREATES_NOTHING in call.effects and request.method in _CREATES:
+            return None
+        answer = method(obj, call, **_arguments(request))
+        return _suspect(answer, call.effects) if request.method in _EAM_LISTS else answer
 
-    @staticmethod
-    def _fetch(obj: ManagedObject, name: str, call: WireCall) -> Any:
+    def _fetch(self, obj: ManagedObject, name: str, call: WireCall) -> Any:
         """A property as pyVmomi reads it: one at a time, by an operation that no WSDL names."""
         try:
             declared = obj.vmodl._GetPropertyInfo(name).type  # type: ignore[attr-defined]
@@ -212,11 +233,28 @@ class Dispatcher:
         privilege = reading(kind)
         if privilege != "System.Anonymous":
             call.require(privilege, obj)
+            if PERMISSION_GAP in call.effects and obj.moid in self._hub.hidden(call):
+                raise vim.fault.NoPermission(
+                    object=obj.ref, privilegeId="System.View", msg="Permission to perform this operation was denied."
+                )
+            if call.session.ghost == EMPTY_READS:
+                return declared() if issubclass(declared, list) else None
+            if call.session.ghost:
+                raise vim.fault.NotAuthenticated(
+                    object=obj.ref, privilegeId="System.View", msg="The session is not authenticated."
+                )
         personal = getattr(obj, "property_for", None)
         value = personal(call.session, name) if personal is not None else read(obj, name)
         if issubclass(declared, list):
             return declared(value or ())
         return value
+
+
+def _suspect(listed: Any, effects: frozenset[str]) -> Any:
+    """EAM's list as these effects leave it."""
+    if effects & {EMPTY_READS, MISSING_SET, _EAM_LOADING}:
+        return []
+    return list(listed)[1::2] if HALF_READS in effects else listed
 
 
 def _allowed_to_anybody(request: Request, path: str) -> bool:

@@ -11,7 +11,7 @@ Not promised: event history on disk, alarms, tasks' event chains, localised mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyVmomi import vim, vmodl
@@ -20,6 +20,7 @@ from pyVmomi.VmomiSupport import GetWsdlName
 from vcenter_eam_plugin.simulator.world import Call, ManagedObject, World, soap
 
 if TYPE_CHECKING:
+    from vcenter_eam_plugin.simulator.faults import Faults
     from vcenter_eam_plugin.simulator.wire import Encoder
 
 DEFAULT_PAGE = 10
@@ -27,6 +28,10 @@ DEFAULT_PAGE = 10
 MAX_PAGE = 1000
 """Largest page and largest read: vCenter's documented limit."""
 FIRST_KEY = 1000
+LOWEST_KEY = -(2**31)
+"""What follows the largest ``int``."""
+BURST, BURST_SECONDS = 30, 30.0
+"""vCenter's burst filter: of so many identical events within so long the database keeps no more."""
 
 
 def event_type_id(event: Any) -> str:
@@ -119,7 +124,26 @@ class EventManager(ManagedObject):
         self.props.update(maxCollector=1000)
         self._next_key = FIRST_KEY
         self._followers: list[EventHistoryCollector] = []
+        self.faults: Faults | None = None
         world.post_event = self.post
+
+    def on(self, fault: str) -> bool:
+        """Whether this fault is on."""
+        return self.faults is not None and self.faults.on(fault)
+
+    def look_again(self) -> None:
+        """Faults that change pages came or went."""
+        for follower in tuple(self._followers):
+            follower.touch("latestPage")
+
+    def wrap_keys(self) -> None:
+        """The next event has the lowest key that there is."""
+        self._next_key = LOWEST_KEY
+
+    def history(self, wanted: EventFilter, count: int | None = None) -> list[Any]:
+        """What the database has for who did not listen; see :func:`newest`."""
+        events = self.world.events
+        return newest(_consolidated(events) if self.on("events_consolidated") else events, wanted, count)
 
     def prop_latestEvent(self) -> Any:  # noqa: N802 - computed property of the API
         """The newest event, unset before the first."""
@@ -151,7 +175,7 @@ class EventManager(ManagedObject):
     @soap("CreateCollectorForEvents")
     def create_collector(self, call: Call, filter: Any) -> EventHistoryCollector:
         """A history collector that belongs to the caller's session."""
-        collector = EventHistoryCollector(self.world, call.session.new_moid(), EventFilter(self.world, filter), filter)
+        collector = EventHistoryCollector(self, call.session.new_moid(), EventFilter(self.world, filter), filter)
         self._followers.append(collector)
         collector.on_destroy = lambda: self._followers.remove(collector)
         call.session.adopt(collector)
@@ -160,7 +184,7 @@ class EventManager(ManagedObject):
     @soap("QueryEvents")
     def query_events(self, call: Call, filter: Any) -> Any:
         """The newest ``maxCount`` (1,000 at most) matching events, oldest first."""
-        return vim.event.Event.Array(newest(self.world, EventFilter(self.world, filter)))
+        return vim.event.Event.Array(self.history(EventFilter(self.world, filter)))
 
     @soap("PostEvent", privilege="Global.LogEvent")
     def post_event(self, call: Call, eventToPost: Any, taskInfo: Any = None) -> None:  # noqa: N803 - the API's names
@@ -185,11 +209,24 @@ class EventManager(ManagedObject):
         )
 
 
-def newest(world: World, wanted: EventFilter, count: int | None = None) -> list[Any]:
+def _consolidated(events: Iterable[Any]) -> list[Any]:
+    """What the burst filter leaves: it tells events apart by what they are about, and not by their text."""
+    kept: list[Any] = []
+    recent: dict[Any, list[Any]] = {}
+    for event in events:
+        times = recent.setdefault((event_type_id(event), *_entities(event)), [])
+        times[:] = [at for at in times if (event.createdTime - at).total_seconds() < BURST_SECONDS]
+        if len(times) < BURST:
+            kept.append(event)
+        times.append(event.createdTime)
+    return kept
+
+
+def newest(events: Sequence[Any], wanted: EventFilter, count: int | None = None) -> list[Any]:
     """The newest matching events (``count``, or the filter's own maximum), oldest first."""
     limit = wanted.maximum if count is None else count
     found: list[Any] = []
-    for event in reversed(world.events):
+    for event in reversed(events):
         if len(found) >= limit:
             break
         if wanted.matches(event):
@@ -203,27 +240,33 @@ class EventHistoryCollector(ManagedObject):
 
     vmodl: ClassVar[type] = vim.event.EventHistoryCollector
 
-    def __init__(self, world: World, moid: str, wanted: EventFilter, spec: Any) -> None:
-        super().__init__(world, moid)
+    def __init__(self, manager: EventManager, moid: str, wanted: EventFilter, spec: Any) -> None:
+        super().__init__(manager.world, moid)
+        self._manager = manager
         self.props["filter"] = spec
         self.on_destroy: Callable[[], None] = lambda: None
         self._wanted = wanted
         self._page_size = DEFAULT_PAGE
-        self._page: list[Any] = newest(world, wanted, DEFAULT_PAGE)
+        self._page: list[Any] = manager.history(wanted, DEFAULT_PAGE)
         # The reading position: keys up to and including this one lie behind it.
         self._position = self._before_page()
 
     def prop_latestPage(self) -> Any:  # noqa: N802 - computed property of the API
         """The newest events that match, newest first."""
-        return vim.event.Event.Array(reversed(self._page))
+        return vim.event.Event.Array(self._shown())
+
+    def _shown(self) -> list[Any]:
+        if self._manager.on("events_hidden"):
+            return []
+        page = self._page[::-1]
+        # Any order that is neither time's nor its reverse, and the same each time.
+        return page[::2] + page[1::2][::-1] if self._manager.on("events_unordered") else page
 
     def encode_property(self, path: str, encoder: Encoder) -> str | None:
         """``latestPage`` from cached encodings of its events: the whole page is sent again for each new event."""
         if path != "latestPage":
             return None
-        return encoder.any_array(
-            "val", "ArrayOfEvent", (encoder.cached("Event", event) for event in reversed(self._page))
-        )
+        return encoder.any_array("val", "ArrayOfEvent", (encoder.cached("Event", event) for event in self._shown()))
 
     def hear(self, event: Any) -> None:
         """A new event: joins the page if it matches."""
@@ -267,7 +310,7 @@ class EventHistoryCollector(ManagedObject):
     def set_page_size(self, call: Call, maxCount: int) -> None:  # noqa: N803 - the API's name
         """Length of ``latestPage`` from now on."""
         self._page_size = _positive(maxCount)
-        self._page = newest(self.world, self._wanted, self._page_size)
+        self._page = self._manager.history(self._wanted, self._page_size)
         self.touch("latestPage")
 
     @soap("DestroyCollector")

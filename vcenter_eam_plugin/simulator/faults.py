@@ -18,10 +18,21 @@ from typing import Any
 
 CATALOGUE: dict[str, str] = {
     "session_kill": "At once: every session ends. Calls answer NotAuthenticated (EAM: InvalidLogin), waits are woken.",
+    "session_kill_quiet": "At once: every session ends, but waits are not woken and run out with nothing to tell.",
+    "session_goes_empty": "At once: every session ends, but is not refused: collectors answer without objects, EAM "
+    "lists nothing, properties are unset. Writes are refused.",
+    "session_goes_missing": "At once: the same, but every value is in missingSet with NotAuthenticated.",
+    "sessions_full": "Calls without a living session answer 503, logins too: vCenter is out of HTTP sessions.",
     "collector_lost": "At once: every property collector forgets its version. The next wait: InvalidCollectorVersion.",
     "not_authenticated_once": "A call answers NotAuthenticated (EAM: InvalidLogin), though the session lives. Once.",
-    "empty_reads": "Property collectors answer without any object, and without an error.",
+    "empty_reads": "Property collectors answer without any object, EAM lists no agency and no agent, and no error.",
+    "half_reads": "Property collectors and EAM's lists leave out every second host, agency and agent, the first one "
+    "first, and no error.",
     "missing_set": "Property collectors put every value into missingSet with NotAuthenticated, and no error.",
+    "permission_gap": "Every second host, the first one first, cannot be seen: collectors leave it out, and asked for "
+    "alone it answers NoPermission.",
+    "small_pages": "Update sets and pages hold one object, as the collector's policy may decide.",
+    "creates_nothing": "Collectors, views and filters are not created, and no error.",
     "half_open": "Requests are read and never answered, until cleared; then their connections are closed.",
     "slow": "A call is answered only after `delay` seconds.",
     "http_503": "Answers 503 with a page of HTML, as vCenter's proxy does when the service behind it is down.",
@@ -31,14 +42,28 @@ CATALOGUE: dict[str, str] = {
     "network_cut": "Open connections are closed and new ones are closed when they come, until cleared.",
     "eam_down": "The EAM endpoint answers 503; vCenter's is well.",
     "eam_not_initialized": "EAM answers EamServiceNotInitialized: it is still loading from its database.",
+    "eam_loading": "EAM is up but has loaded nothing yet: it lists no agency, and none and no agent is known to it.",
+    "events_hidden": "Pages of events are empty: others that the account may not see fill them.",
+    "events_unordered": "Pages of events come in any order.",
+    "events_consolidated": "Of identical events within 30 seconds history keeps 30; who listens hears all.",
+    "event_keys_wrap": "At once: the keys of events pass the largest int and go on with the smallest.",
     "set_cookie_overwrite": "EAM's responses set a cookie of their own, which careless clients take for the session's.",
     "refuse_newer": "Calls of an API version above the server's are refused: Unsupported version URI.",
     "raise_fault": "A call answers the fault named by `fault` (`vim.fault.Timedout`) without being carried out.",
 }
 
 _ONCE = frozenset({"not_authenticated_once"})
-_AT_ONCE = frozenset({"session_kill", "collector_lost"})
-_EAM_ONLY = frozenset({"eam_down", "eam_not_initialized", "set_cookie_overwrite"})
+_AT_ONCE = frozenset(
+    {
+        "session_kill",
+        "session_kill_quiet",
+        "session_goes_empty",
+        "session_goes_missing",
+        "collector_lost",
+        "event_keys_wrap",
+    }
+)
+_EAM_ONLY = frozenset({"eam_down", "eam_not_initialized", "eam_loading", "set_cookie_overwrite"})
 
 
 @dataclass

@@ -6,8 +6,9 @@ the paths that changed since its last update; the XML of a property's value is m
 all filters and clients of one API version.
 
 Versions grow with every update set. A client that asks with the version before the last set gets that set again (its
-response was lost); any other old or unknown version is an ``InvalidCollectorVersion``. An update set and a page of
-``RetrievePropertiesEx`` hold at most :data:`PAGE` objects, as many as a vCenter gives by default.
+response was lost), unless that version was a truncated set's, which is good once; any other old or unknown version is
+an ``InvalidCollectorVersion``. An update set and a page of ``RetrievePropertiesEx`` hold at most :data:`PAGE` objects,
+as many as a vCenter gives by default.
 
 Not promised: ``add`` and ``remove`` of single array elements (arrays are assigned whole), ``RetrieveContents``.
 """
@@ -44,10 +45,17 @@ DEFAULT_COLLECTOR = "propertyCollector"
 _Collector = vmodl.query.PropertyCollector
 _MISSING = vmodl.query.PropertyCollector.MissingProperty
 _NO_VALUE = ""
+_NOTHING: frozenset[str] = frozenset()
 
 EMPTY_READS = "empty_reads"
+HALF_READS = "half_reads"
 MISSING_SET = "missing_set"
-"""Effects of faults by name that the dispatcher puts on a call: answer without objects, or with all values missing."""
+PERMISSION_GAP = "permission_gap"
+SMALL_PAGES = "small_pages"
+CREATES_NOTHING = "creates_nothing"
+EFFECTS = frozenset({EMPTY_READS, HALF_READS, MISSING_SET, PERMISSION_GAP, SMALL_PAGES, CREATES_NOTHING})
+"""Effects of faults by name that the dispatcher puts on a call."""
+_HIDING = frozenset({HALF_READS, PERMISSION_GAP})
 
 
 class PropertyHub:
@@ -57,6 +65,10 @@ class PropertyHub:
         self.world = world
         self._watchers: dict[str, dict[Filter, None]] = {}
         self._values: dict[str, dict[tuple[str, str], str]] = {}
+        self.open_collectors = 0
+        """Created collectors that are open; each session's own is not counted."""
+        self.most_collectors = 0
+        """The most that were open at any one time."""
         world.listeners.append(self)
 
     def object_added(self, obj: ManagedObject) -> None:
@@ -93,11 +105,26 @@ class PropertyHub:
                 if not watchers:
                     del self._watchers[moid]
 
+    def count(self, change: int) -> None:
+        """A collector was created (1) or is gone (-1)."""
+        self.open_collectors += change
+        self.most_collectors = max(self.most_collectors, self.open_collectors)
+
+    def hidden(self, call: WireCall) -> frozenset[str]:
+        """Hosts that this call does not get to see."""
+        if not call.effects & _HIDING:
+            return _NOTHING
+        hosts = sorted(moid for moid, obj in self.world.objects.items() if issubclass(obj.vmodl, vim.HostSystem))
+        return frozenset(hosts[::2])
+
     def value(self, obj: ManagedObject, path: str, call: WireCall, heads: dict[str, Any]) -> str:
         """``<val ...>`` of a property, empty when unset. Values that depend on who asks are not kept.
 
         ``heads`` is one dict for all reads of the same object in one answer.
         """
+        if path == "host" and issubclass(obj.vmodl, vim.ComputeResource) and (hidden := self.hidden(call)):
+            seen = [ref for ref in read(obj, path, heads) if ref._moId not in hidden]
+            return encode(obj.vmodl, path, seen, call.encoder)
         personal = getattr(obj, "property_for", None)
         if personal is not None:
             return encode(obj.vmodl, path, personal(call.session, path), call.encoder)
@@ -205,6 +232,7 @@ class Filter(ManagedObject):
         self._pending: dict[str, set[str]] = {}
         self._moved: dict[str, None] = {}
         self._anew = False
+        self._hidden = _NOTHING
         self._watch()
         self.restart()
 
@@ -259,14 +287,28 @@ class Filter(ManagedObject):
     def take(self, budget: int, call: WireCall) -> tuple[str, int]:
         """Up to ``budget`` object updates as XML, and how many; what is taken counts as told."""
         selected = self._current()
+        self._hide(call)
         parts: list[str] = []
         while self._pending and len(parts) < budget:
             moid = next(iter(self._pending))
             paths = self._pending.pop(moid)
-            text = self._update(moid, paths, moid in selected, call)
+            text = self._update(moid, paths, moid in selected and moid not in self._hidden, call)
             if text:
                 parts.append(text)
         return "".join(parts), len(parts)
+
+    def _hide(self, call: WireCall) -> None:
+        """Hosts that this call does not get to see leave, and come back with the first call that does."""
+        hidden = self._collector.hub.hidden(call)
+        if hidden == self._hidden:
+            return
+        for moid in hidden ^ self._hidden:
+            if moid in self._walk.selected:
+                self._pending.setdefault(moid, set())
+        for moid in self._walk.selected:
+            if (obj := self._collector.find(moid)) is not None and issubclass(obj.vmodl, vim.ComputeResource):
+                self._pending.setdefault(moid, set()).add("host")
+        self._hidden = hidden
 
     @property
     def behind(self) -> bool:
@@ -310,12 +352,15 @@ class Filter(ManagedObject):
     def _changes(
         self, obj: ManagedObject, paths: Iterable[str], changed: set[str], known: dict[str, str], call: WireCall
     ) -> Iterator[str]:
-        if refusal(obj, call) is not None:
-            return
+        fault = refusal(obj, call)
         heads: dict[str, Any] = {}
         for path in paths:
             hits = [change for change in changed if touches(path, change)]
             if not hits:
+                continue
+            if fault is not None:
+                known.pop(path, None)
+                yield _missing(path, fault, call.encoder)
                 continue
             value = self._collector.hub.value(obj, path, call, heads)
             if value == known.get(path):
@@ -368,6 +413,7 @@ class PropertyCollector(ManagedObject):
         self._turn = 0
         self._disposed = False
         self._version = 0
+        self._truncated = False
         self._replay: tuple[str, Raw] | None = None
         self._pages: dict[str, _Pages] = {}
         self._tokens = itertools.count(1)
@@ -395,8 +441,10 @@ class PropertyCollector(ManagedObject):
     # Filters and collectors ------------------------------------------------------------------------------------
 
     @soap("CreateFilter")
-    def create_filter(self, call: WireCall, spec: Any, partialUpdates: bool) -> Filter:  # noqa: N803 - the API's name
+    def create_filter(self, call: WireCall, spec: Any, partialUpdates: bool) -> Filter | None:  # noqa: N803 - API's name
         """A filter that reports from the next update on."""
+        if CREATES_NOTHING in call.effects:
+            return None
         one = Filter(self, call.session.new_moid(), spec, partialUpdates)
         self.filters[one.moid] = one
         call.session.adopt(one)
@@ -404,9 +452,12 @@ class PropertyCollector(ManagedObject):
         return one
 
     @soap("CreatePropertyCollector")
-    def create_collector(self, call: WireCall) -> PropertyCollector:
+    def create_collector(self, call: WireCall) -> PropertyCollector | None:
         """A further collector of the same session, with filters, version and wait of its own."""
+        if CREATES_NOTHING in call.effects:
+            return None
         one = PropertyCollector(self.hub, call.session, call.session.new_moid())
+        self.hub.count(1)
         call.session.adopt(one)
         return one
 
@@ -420,6 +471,8 @@ class PropertyCollector(ManagedObject):
     def dispose(self) -> None:
         """Called once when it is destroyed or its session ends."""
         self._disposed = True
+        if self.moid != DEFAULT_COLLECTOR:
+            self.hub.count(-1)
         for one in tuple(self.filters.values()):
             self._session.drop(one)
         self.wake()
@@ -439,7 +492,7 @@ class PropertyCollector(ManagedObject):
         limit = options.maxObjectUpdates if options is not None else None
         if (seconds is not None and seconds < 0) or (limit is not None and limit <= 0):
             raise vmodl.fault.InvalidArgument(invalidProperty="options", msg="Wait options must be positive.")
-        return self._wait(call, version, seconds, min(limit or PAGE, PAGE))
+        return self._wait(call, version, seconds, _page_size(call, limit))
 
     @soap("WaitForUpdates")
     def wait_for_updates(self, call: WireCall, version: str = "") -> Raw | None:
@@ -481,7 +534,8 @@ class PropertyCollector(ManagedObject):
                     gevent.sleep(BATCH_SECONDS)
                 elif call.gone():
                     return None
-                self._still_wanted(mine, at_version)
+                if not self._session.quiet:
+                    self._still_wanted(mine, at_version)
         finally:
             self._waiters -= 1
 
@@ -500,7 +554,7 @@ class PropertyCollector(ManagedObject):
     def _accept(self, version: str) -> Raw | None:
         """Take the client's version as acknowledgement; the last set again when its response was lost."""
         if not version:
-            self._replay = None
+            self._replay, self._truncated = None, False
             for one in self.filters.values():
                 one.restart()
             return None
@@ -527,10 +581,13 @@ class PropertyCollector(ManagedObject):
             return None
         previous = str(self._version)
         self._version += 1
-        truncated = any(one.behind for one in self.filters.values())
-        flag = "<truncated>true</truncated>" if truncated and limit is not None else ""
+        # A truncated set's version may be used once, so the set that follows it is never sent again.
+        replayable, self._truncated = not self._truncated, False
+        if limit is not None:
+            self._truncated = any(one.behind for one in self.filters.values())
+        flag = "<truncated>true</truncated>" if self._truncated else ""
         text = Raw(f"<returnval><version>{self._version}</version>{''.join(sets)}{flag}</returnval>")
-        self._replay = (previous, text)
+        self._replay = (previous, text) if replayable else None
         return text
 
     # Retrieval -----------------------------------------------------------------------------------------------
@@ -541,7 +598,7 @@ class PropertyCollector(ManagedObject):
         limit = options.maxObjects if options is not None else None
         if limit is not None and limit <= 0:
             raise vmodl.fault.InvalidArgument(invalidProperty="options.maxObjects", msg="maxObjects must be positive.")
-        return self._page(call, "", _Pages(self._plan(call, specSet), min(limit or PAGE, PAGE)))
+        return self._page(call, "", _Pages(self._plan(call, specSet), _page_size(call, limit)))
 
     @soap("ContinueRetrievePropertiesEx")
     def retrieve_continue(self, call: WireCall, token: str) -> Raw | None:
@@ -568,6 +625,7 @@ class PropertyCollector(ManagedObject):
     def _plan(self, call: WireCall, spec_set: Any) -> Iterator[tuple[ManagedObject, tuple[str, ...]]]:
         """What to read, checked whole before the first object is encoded."""
         plan: list[tuple[str, tuple[str, ...]]] = []
+        hidden = self.hub.hidden(call)
         for spec in spec_set:
             sets = PropertySets(spec.propSet)
             walk = Walk(Selection(spec.objectSet), self.find)
@@ -575,7 +633,7 @@ class PropertyCollector(ManagedObject):
                 raise no_such_object(walk.missing[0])
             for moid in walk.selected:
                 obj = self.find(moid)
-                paths = sets.paths(obj.vmodl) if obj is not None else None
+                paths = sets.paths(obj.vmodl) if obj is not None and moid not in hidden else None
                 if paths is not None:
                     plan.append((moid, paths))
         if EMPTY_READS in call.effects:
@@ -611,6 +669,10 @@ class _Pages:
         self._ahead = next(self._plan, None)
         self.more = self._ahead is not None
         return page
+
+
+def _page_size(call: WireCall, wanted: int | None) -> int:
+    return 1 if SMALL_PAGES in call.effects else min(wanted or PAGE, PAGE)
 
 
 def content(collector: PropertyCollector, obj: ManagedObject, paths: Iterable[str], call: WireCall, tag: str) -> str:

@@ -18,6 +18,7 @@ import socket as sockets
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -33,13 +34,19 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from vcenter_eam_plugin.simulator import certificates, inventory, loopback
 from vcenter_eam_plugin.simulator.authorization import AuthorizationManager, Users
 from vcenter_eam_plugin.simulator.control import Control
-from vcenter_eam_plugin.simulator.dispatch import COOKIE, EAM_PATH, VIM_PATH, Dispatcher, method_of
+from vcenter_eam_plugin.simulator.dispatch import COOKIE, EAM_PATH, VIM_PATH, Dispatcher, cookie_of, method_of
 from vcenter_eam_plugin.simulator.event_manager import EventManager
 from vcenter_eam_plugin.simulator.extension_manager import ExtensionManager
 from vcenter_eam_plugin.simulator.faults import Fault, Faults
 from vcenter_eam_plugin.simulator.journal import Journal
 from vcenter_eam_plugin.simulator.knobs import Knobs
-from vcenter_eam_plugin.simulator.property_collector import DEFAULT_COLLECTOR, PropertyCollector, PropertyHub
+from vcenter_eam_plugin.simulator.property_collector import (
+    DEFAULT_COLLECTOR,
+    EMPTY_READS,
+    MISSING_SET,
+    PropertyCollector,
+    PropertyHub,
+)
 from vcenter_eam_plugin.simulator.search_index import SearchIndex
 from vcenter_eam_plugin.simulator.service_instance import OptionManager, ServiceInstance
 from vcenter_eam_plugin.simulator.session_manager import SessionManager
@@ -242,9 +249,17 @@ class Simulator:
         self.world.add(ViewManager(self.world))
         self.world.add(SearchIndex(self.world, self.vcenter.root))
         self.sessions.extensions = self.world.add(ExtensionManager(self.world, self.users))
-        self.dispatcher = Dispatcher(self.world, self.sessions)
+        self.dispatcher = Dispatcher(self.world, self.sessions, self.hub)
         self._control = Control(self)
-        self.faults.at_once.update(session_kill=self.sessions.end_all, collector_lost=self._lose_collectors)
+        self.event_manager.faults = self.faults
+        self.faults.at_once.update(
+            session_kill=self.sessions.end_all,
+            session_kill_quiet=partial(self.sessions.end_all, quiet=True),
+            session_goes_empty=partial(self.sessions.haunt_all, EMPTY_READS),
+            session_goes_missing=partial(self.sessions.haunt_all, MISSING_SET),
+            collector_lost=self._lose_collectors,
+            event_keys_wrap=self.event_manager.wrap_keys,
+        )
         self.faults.on_change.append(self._faults_changed)
 
     @property
@@ -366,7 +381,7 @@ class Simulator:
         body = environ["wsgi.input"].read(MAX_BODY if chunked else length)
         hits = self.faults.take(path, method_of(body)) if self.faults.active else {}
         handler = environ["simulator.handler"]
-        early = self._before(hits, handler, start_response)
+        early = self._before(hits, handler, environ.get("HTTP_COOKIE"), start_response)
         if early is not None:
             return early
         reply = self.dispatcher.answer(
@@ -397,7 +412,7 @@ class Simulator:
         return _respond(start_response, _STATUS[reply.status], XML, reply.body, headers)
 
     def _before(
-        self, hits: dict[str, Fault], handler: _Handler, start_response: Callable[..., Any]
+        self, hits: dict[str, Fault], handler: _Handler, cookie: str | None, start_response: Callable[..., Any]
     ) -> list[bytes] | None:
         """Faults that strike before the call is carried out; ``None`` to go on."""
         if "slow" in hits:
@@ -406,7 +421,8 @@ class Simulator:
             self._released.wait()
             handler.break_off()
             return _respond(start_response, "200 OK", XML, b"")
-        if "http_503" in hits or "eam_down" in hits:
+        full = "sessions_full" in hits and self.sessions.by_cookie(cookie_of(cookie)) is None
+        if full or "http_503" in hits or "eam_down" in hits:
             return _respond(start_response, "503 Service Unavailable", "text/html", _UNAVAILABLE)
         return None
 
@@ -417,6 +433,7 @@ class Simulator:
             self._released.clear()
         else:
             self._released.set()
+        self.event_manager.look_again()
 
     def _lose_collectors(self) -> None:
         for session in self.sessions.active:

@@ -93,6 +93,10 @@ class Session:
         self.calls = 0
         self.in_progress = 0
         self.ended = False
+        self.quiet = False
+        """Whoever waits in it when it ends is not woken."""
+        self.ghost = ""
+        """It has ended and is not refused: the effect that its calls meet instead."""
         self.objects: dict[str, ManagedObject] = {}
 
     @property
@@ -166,13 +170,15 @@ class SessionManager(ManagedObject):
         self._hub = hub
         self._by_cookie: dict[str, Session] = {}
         self.extensions: ExtensionManager | None = None
+        self.most_active = 0
+        """The most sessions that were alive at any one time."""
         self.props.update(supportedLocale=["en"], messageLocaleList=["en"], defaultLocale="en", message="")
 
     @property
     def active(self) -> list[Session]:
         """Sessions that are alive, oldest first."""
         self._expire()
-        return list(self._by_cookie.values())
+        return [session for session in self._by_cookie.values() if not session.ghost]
 
     def by_cookie(self, cookie: str | None) -> Session | None:
         """The living session of a cookie value."""
@@ -201,10 +207,16 @@ class SessionManager(ManagedObject):
         for obj in tuple(session.objects.values()):
             session.drop(obj)
 
-    def end_all(self) -> None:
-        """End every session, as a restart of vCenter does."""
+    def end_all(self, *, quiet: bool = False) -> None:
+        """End every session, as a restart of vCenter does. ``quiet``: whoever waits is not told."""
         for session in tuple(self._by_cookie.values()):
+            session.quiet = quiet
             self.end(session)
+
+    def haunt_all(self, effect: str) -> None:
+        """Every session ends, but its calls are answered with ``effect`` instead of a refusal, until it logs out."""
+        for session in self._by_cookie.values():
+            session.ghost = effect
 
     def _expire(self) -> None:
         limit = self.world.knobs.session_idle_seconds
@@ -216,7 +228,7 @@ class SessionManager(ManagedObject):
     def property_for(self, session: Session | None, name: str) -> Any:
         """Properties that depend on who asks; others come from :meth:`get`."""
         if name == "currentSession":
-            return session.info() if session is not None else None
+            return session.info() if session is not None and not session.ghost else None
         if name == "sessionList":
             if session is None:
                 return None
@@ -236,6 +248,7 @@ class SessionManager(ManagedObject):
         # Every session has this one, all under the same name; it is not in the world, where names are unique.
         session.objects[DEFAULT_COLLECTOR] = PropertyCollector(self._hub, session, DEFAULT_COLLECTOR)
         self._by_cookie[session.cookie] = session
+        self.most_active = max(self.most_active, len(self.active))
         self.world.post_event(
             vim.event.UserLoginSessionEvent(
                 userName=session.user_name,

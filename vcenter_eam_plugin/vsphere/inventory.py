@@ -4,7 +4,8 @@
 Promised: whoever applies the observations in order ends with what vCenter shows. A whole listing comes first
 (``complete=True``), then what changed; after any gap (a lost session, connection or collector version) a whole
 listing comes again, and the receiver diffs, deletions included. A listing is called complete only when every
-object of the scope was seen or is proven gone, and the session was proven alive afterwards.
+object of the scope, and every host that the receiver knows, was seen or is proven gone, and the session was proven
+alive afterwards. Nothing is called gone because it was left out: each object is asked for by itself first.
 
 Not promised: every state in between. What came and went within one update, or within a gap, is not seen.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import gevent
@@ -28,7 +29,9 @@ from vcenter_eam_plugin.domain.errors import (
     PluginError,
     ProtocolError,
     SessionExpired,
+    SilentlyExpired,
     StreamReset,
+    SuspectRead,
     Unavailable,
 )
 from vcenter_eam_plugin.domain.facts import (
@@ -102,6 +105,8 @@ RETRY_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 REFUSED_RETRY_SECONDS = 20.0
 #: A stream that held this long was sound: the next failure starts at the shortest pause again.
 SOUND_SECONDS = 30.0
+#: Without an event collector (a missing privilege, too many collectors) one is asked for again this often.
+EVENTS_RETRY_SECONDS = 20.0
 #: Objects looked at before others get a turn: a whole fleet in one go would hold the event loop for 50 ms and more.
 OBJECTS_A_TURN = 200
 #: Giving server-side objects back is a courtesy; a dead server must not hold up the next attempt.
@@ -118,7 +123,9 @@ class Inventory:
     """See the module. ``run`` is a greenlet's body; everything else may be called from any greenlet.
 
     ``on_observation`` and ``on_hints`` are called in the greenlet of ``run`` (the former from :meth:`follow_vms`
-    too), in order; what they raise ends it. ``clock`` gives monotonic seconds.
+    too), in order; what they raise ends it. ``on_suspect`` hears of each answer that was not believed. ``known`` gives
+    the morefs of the hosts that the receiver takes to exist: a listing without one of them is not believed before it
+    is proven gone. ``clock`` gives monotonic seconds.
     """
 
     def __init__(
@@ -127,17 +134,25 @@ class Inventory:
         clock: Callable[[], float],
         on_observation: Callable[[InventoryObserved], None],
         on_hints: Callable[[tuple[Hint, ...]], None],
+        on_suspect: Callable[[SuspectRead], None] = lambda _: None,
+        known: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._session = session
         self._clock = clock
         self._on_observation = on_observation
         self._on_hints = on_hints
+        self._on_suspect = on_suspect
+        self._known = known
         self.live = False
         """Whether updates flow: a whole listing was delivered and nothing failed since."""
         self.stale_since: float | None = clock()
         """Since when (monotonic) updates do not flow; ``None`` while live."""
         self.last_error: PluginError | None = None
         """Why the stream broke last; kept after it came back."""
+        self.events_stale_since: float | None = clock()
+        """Since when (monotonic) vCenter's events are not heard; ``None`` while they are."""
+        self.events_error: PluginError | None = None
+        """Why events were refused last, while they are."""
         self.listings = 0
         """Whole listings delivered: 1 after the start, one more after each gap."""
         self._scope: tuple[str, ...] = ()
@@ -171,6 +186,8 @@ class Inventory:
             unknown = stream.follow(self._followed)
         except PluginError as exc:
             log.info("The list of watched VMs could not be changed, so everything is listed again: %s", exc)
+            if isinstance(exc, SuspectRead):
+                self._on_suspect(exc)
             self.refresh()
             return
         if unknown:
@@ -244,7 +261,7 @@ class Inventory:
         """One stream, from its listing to the failure that ends it (or our cancel)."""
         self._session.keep_alive()
         self._give_back()
-        stream = _Stream(self._session, self._clock, self._scope)
+        stream = _Stream(self._session, self._clock, self._scope, frozenset(self._known()))
         try:
             self._stream = stream
             stream.open()
@@ -256,6 +273,7 @@ class Inventory:
             self.live, self.stale_since = True, None
             self.listings += 1
             while True:
+                self._mark_events(stream)
                 observation = stream.next(self._interrupted)
                 if observation is not None:
                     self._emit(observation)
@@ -281,10 +299,22 @@ class Inventory:
     def _lost(self, exc: PluginError) -> None:
         self.last_error = exc
         log.warning("No inventory updates from %s: %s", self._session.name, exc)
+        if isinstance(exc, SuspectRead):
+            self._on_suspect(exc)
 
     def _mark_stale(self) -> None:
         if self.live or self.stale_since is None:
             self.live, self.stale_since = False, self._clock()
+        if self.events_stale_since is None:
+            self.events_stale_since = self._clock()
+
+    def _mark_events(self, stream: _Stream) -> None:
+        """Whether this stream, which is live, brings events."""
+        self.events_error = stream.events_error
+        if self.events_error is None:
+            self.events_stale_since = None
+        elif self.events_stale_since is None:
+            self.events_stale_since = self._clock()
 
     def _give_back(self) -> None:
         """Destroy the collector and views of ended streams, if their session lives on; else they went with it."""
@@ -311,13 +341,19 @@ def _pause(exc: PluginError, failures: int) -> float:
 class _Stream:
     """One property collector with its filters and views, within one login. It ends by raising."""
 
-    def __init__(self, session: Session, clock: Callable[[], float], scope: tuple[str, ...]) -> None:
+    def __init__(
+        self, session: Session, clock: Callable[[], float], scope: tuple[str, ...], known: frozenset[str]
+    ) -> None:
         self.owned: list[tuple[int, Callable[[], Any]]] = []
         """What must be given back to the server: (login generation, call)."""
         self.ended = Event()
         self._session = session
         self._clock = clock
         self._scope = scope
+        self._known = known
+        self.events_error: PluginError | None = None
+        """Why this stream has no events, while it has none."""
+        self._events_asked_at = float("-inf")
         self._generation = session.generation
         self._version = ""
         self._collector: Any = None
@@ -344,7 +380,7 @@ class _Stream:
         content = self._session.content
         stub = self._session.vim_stub()
         self._places = {facts.moref: facts for facts in list_compute_resources(self._session)}
-        self._collector = self._call(content.propertyCollector.CreatePropertyCollector)
+        self._collector = self._create(content.propertyCollector.CreatePropertyCollector)
         self._own(self._collector.DestroyPropertyCollector)
         self._waiter = vmodl.query.PropertyCollector(self._collector._GetMoId(), self._session.wait_stub())
         self._vm_view = self._list_view(content)
@@ -362,29 +398,42 @@ class _Stream:
         self._watch_events(content)
 
     def _watch_events(self, content: Any) -> None:
-        """Events are hints: without them everything works, later. A refusal is said and passed over."""
+        """Events are hints: without them everything works, later. A refusal is said, passed over, and asked again."""
+        self._events_asked_at = self._clock()
         try:
-            collector = self._call(content.eventManager.CreateCollectorForEvents, events.filter_spec())
+            collector = self._create(content.eventManager.CreateCollectorForEvents, events.filter_spec())
             self._own(collector.DestroyCollector)
             self._call(collector.SetCollectorPageSize, events.PAGE_SIZE)
         except (Unavailable, StreamReset):
             raise
         except PluginError as exc:
-            log.warning("Events are not watched, so changes are noticed later: %s", exc)
+            if self.events_error is None:
+                log.warning("Events are not watched, so changes are noticed later: %s", exc)
+            self.events_error = exc
             return
+        self.events_error = None
         self._page_of = collector._GetMoId()
         self._filter([object_spec(collector)], [property_spec(vim.event.EventHistoryCollector, ["latestPage"])])
 
     def _list_view(self, content: Any) -> Any:
-        view = self._call(content.viewManager.CreateListView)
+        view = self._create(content.viewManager.CreateListView)
         self._own(view.DestroyView)
         return view
 
     def _filter(self, objects: list[Any], properties: list[Any]) -> None:
-        self._call(self._collector.CreateFilter, filter_spec(objects, properties), False)
+        self._create(self._collector.CreateFilter, filter_spec(objects, properties), False)
 
     def _own(self, destroy: Callable[[], Any]) -> None:
         self.owned.append((self._generation, lambda: self._session.call(destroy, renew=False)))
+
+    def _create(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """A server that is out of collectors may answer nothing instead of a fault."""
+        made = self._call(fn, *args)
+        if made is None:
+            raise ProtocolError(
+                f"{self._session.name}: nothing came of {fn.__name__}; it may be out of collectors or filters."
+            )
+        return made
 
     def _call(self, fn: Callable[..., Any], *args: Any) -> Any:
         self._same_login()
@@ -397,7 +446,10 @@ class _Stream:
     # --- for other greenlets ---------------------------------------------------------------------------
 
     def follow(self, wanted: frozenset[str]) -> tuple[str, ...]:
-        """Make the view hold these VMs; returns those that do not exist (any more). They are not asked for again."""
+        """Make the view hold these VMs; returns those that are proven not to exist (any more).
+
+        They are not asked for again. Raises SuspectRead when one exists after all.
+        """
         with self._view_lock:
             if self._vm_view is None:
                 return ()  # still being set up; the one who does it follows afterwards
@@ -410,7 +462,9 @@ class _Stream:
                     [vim.VirtualMachine(moref) for moref in sorted(remove)],
                 )
                 self._in_view = wanted
-            return tuple(vm._GetMoId() for vm in unknown or ())
+            gone = tuple(vm._GetMoId() for vm in unknown or ())
+            self._prove_gone(dict.fromkeys(gone, vim.VirtualMachine))
+            return gone
 
     def cancel(self) -> None:
         """End the wait that is under way; the waiting greenlet then looks at why."""
@@ -432,11 +486,13 @@ class _Stream:
         self._judge_tasks(self._objects)
         self._prove_complete()
         observation = self._observation(self._objects, (), complete=True)
-        self._prove_alive()
+        self._prove_answered()
         return observation
 
     def next(self, interrupted: Callable[[], bool]) -> InventoryObserved | None:
         """What the next update set changed in hosts and VMs, if it did. Waits."""
+        if self.events_error is not None and self._clock() - self._events_asked_at >= EVENTS_RETRY_SECONDS:
+            self._watch_events(self._session.content)
         result = self._wait(interrupted, seconds=self._session.settings.wait_seconds)
         if result is None:
             # An expired session may answer "nothing new" for ever.
@@ -444,11 +500,17 @@ class _Stream:
             return None
         changed, gone = self._apply(result)
         if gone:
-            self._prove_alive()
+            with self._view_lock:  # what we took from the view ourselves leaves too, maybe before that call returns
+                asked = {moref: kind for moref, kind in gone.items() if self._is_wanted(moref, kind)}
+            self._prove_gone(asked)
+            self._prove_answered()
         changed |= self._judge_tasks(changed)
         if not changed and not gone:
             return None
-        return self._observation(changed, gone, complete=False)
+        return self._observation(changed, tuple(gone), complete=False)
+
+    def _is_wanted(self, moref: str, kind: Any) -> bool:
+        return moref in self._in_view if issubclass(kind, vim.VirtualMachine) else True
 
     def _wait(self, interrupted: Callable[[], bool], seconds: int) -> Any:
         if interrupted():
@@ -465,23 +527,32 @@ class _Stream:
             self._version = result.version
         return result
 
-    def _apply(self, result: Any) -> tuple[set[str], tuple[str, ...]]:
-        """Take one update set in; returns morefs that changed, and that are gone."""
+    def _apply(self, result: Any) -> tuple[set[str], dict[str, Any]]:
+        """Take one update set in; returns morefs that changed, and that are said to be gone with their types."""
+        try:
+            return self._applied(result)
+        except SilentlyExpired:
+            # Nothing else might ever ask for a new session: its other calls may be answered as if it lived.
+            self._session.renew(self._generation)
+            raise
+
+    def _applied(self, result: Any) -> tuple[set[str], dict[str, Any]]:
         changed: set[str] = set()
-        gone: dict[str, None] = {}
+        gone: dict[str, Any] = {}
         for filter_set in result.filterSet or ():
             self._check_missing_objects(filter_set)
             for update in filter_set.objectSet or ():
                 moref = update.obj._GetMoId()
                 check_missing(self._session, moref, update.missingSet or ())
                 if update.kind == "leave":
-                    if self._forget(moref):
-                        gone[moref] = None
+                    kind = self._forget(moref)
+                    if kind is not None:
+                        gone[moref] = kind
                         changed.discard(moref)
                     continue
                 gone.pop(moref, None)
                 changed |= self._take(update, moref)
-        return changed, tuple(gone)
+        return changed, gone
 
     def _check_missing_objects(self, filter_set: Any) -> None:
         for missing in filter_set.missingSet or ():
@@ -506,9 +577,10 @@ class _Stream:
             return set()
         return {moref}
 
-    def _forget(self, moref: str) -> bool:
+    def _forget(self, moref: str) -> Any:
+        """The type of what left, if others are to hear that it did."""
         kind, _ = self._objects.pop(moref, (None, None))
-        return kind is not None and not issubclass(kind, (vim.Task, vim.event.EventHistoryCollector))
+        return None if kind is None or issubclass(kind, (vim.Task, vim.event.EventHistoryCollector)) else kind
 
     def _task_moved(self, moref: str, props: dict[str, Any]) -> set[str]:
         """A followed task ended: its host is no longer on its way in or out."""
@@ -577,19 +649,38 @@ class _Stream:
             self._session.renew(self._generation)
             raise SessionExpired(f"{self._session.name}: the session has ended; what it answered last is not used.")
 
+    def _prove_answered(self) -> None:
+        """As :meth:`_prove_alive`, after an answer from which others would conclude that something is gone."""
+        try:
+            self._prove_alive()
+        except SessionExpired as exc:
+            raise SilentlyExpired(exc.message) from exc
+
     def _prove_complete(self) -> None:
-        """Whatever should be in the listing and is not must be proven gone, one by one."""
+        """Whatever should be in the listing and is not must be proven gone."""
         expected: dict[str, Any] = {moref: compute_resource_type(moref) for moref in self._scope}
         for kind, props in tuple(self._objects.values()):
             if issubclass(kind, vim.ComputeResource):
                 expected.update((host._GetMoId(), vim.HostSystem) for host in props.get("host", ()))
+        # A cluster's own list may be as short as the rest of the answer, so what was there before counts as well.
+        expected.update(dict.fromkeys(self._known, vim.HostSystem))
+        expected.update(dict.fromkeys(self._in_view, vim.VirtualMachine))
+        self._prove_gone({moref: kind for moref, kind in expected.items() if moref not in self._objects})
+
+    def _prove_gone(self, left_out: Mapping[str, Any]) -> None:
+        """Each of these must not exist any more, or be a host outside of the scope; each is asked for by itself.
+
+        Raises SuspectRead for one that is where it was, PrivilegeMissing for one that may not be looked at.
+        """
         stub = self._session.vim_stub()
-        for moref in [moref for moref in expected if moref not in self._objects]:
+        for moref, kind in left_out.items():
             try:
-                self._call(getattr, expected[moref](moref, stub), "name")
+                parent = self._call(getattr, kind(moref, stub), "parent")
             except ObjectGone:
                 continue
-            raise Unavailable(f"{self._session.name}: the listing left out {moref}, which exists; it is not used.")
+            if issubclass(kind, vim.HostSystem) and parent is not None and parent._GetMoId() not in self._scope:
+                continue
+            raise SuspectRead(f"{self._session.name}: an answer left out {moref}, which exists; it is not used.")
 
     # --- facts -----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from vcenter_eam_plugin.domain.errors import PrivilegeMissing, SessionExpired
+from vcenter_eam_plugin.domain.errors import PrivilegeMissing, SessionExpired, SilentlyExpired
 from vcenter_eam_plugin.vsphere.session import Session
 
 #: Objects per page. pyVmomi decodes on the event loop, about 0.3 ms per object of our size.
@@ -58,14 +58,16 @@ def filter_spec(objects: Sequence[Any], properties: Sequence[Any]) -> Any:
 def check_missing(session: Session, moref: str, missing: Iterable[Any]) -> None:
     """Raise for a ``missingSet`` that means the *read* is wrong, not the object.
 
-    A session that has ended may answer HTTP 200 with every property in ``missingSet``: SessionExpired. A
+    A session that has ended may answer HTTP 200 with every property in ``missingSet``: SilentlyExpired. A
     privilege that is missing would look like an empty vCenter: PrivilegeMissing.
     """
     for entry in missing:
         fault: Any = entry.fault
         fault = getattr(fault, "fault", None) or fault
         if isinstance(fault, vim.fault.NotAuthenticated):
-            raise SessionExpired(f"{session.name}: {moref} was answered without its properties: the session has ended.")
+            raise SilentlyExpired(
+                f"{session.name}: {moref} was answered without its properties: the session has ended."
+            )
         if isinstance(fault, vim.fault.NoPermission):
             privilege = fault.privilegeId or "System.Read"
             raise PrivilegeMissing(

@@ -60,6 +60,10 @@ DEADLINE_MARGIN_SECONDS = 5.0
 POOL_IDLE_SECONDS = 20.0
 #: Connections kept for the next call. A burst opens more; those are closed afterwards.
 POOL_SIZE = 8
+#: The kernel gives up a connection whose peer acknowledges nothing for so long: a vCenter that lost its power, a
+#: firewall that forgot us. Else a request on it would take the whole of its time-out, and there may be several.
+DEAD_PEER_SECONDS = 10
+KEEP_ALIVE_SECONDS = 3
 #: After a refused login the same password is not offered again for so long: most vCenters lock an account
 #: after five attempts.
 REFUSED_SECONDS = 60.0
@@ -153,6 +157,7 @@ class _Connection(http.client.HTTPSConnection):
             self.close()
             raise
         plain = self.sock
+        _notice_dead_peer(plain)
         try:
             context: ssl.SSLContext = self._context  # type: ignore[attr-defined] # http.client keeps it there
             self.sock = context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
@@ -254,6 +259,9 @@ class _Bounded:
         if exc is None:
             return
         self._stub.abandon()
+        if exc is self._timer or isinstance(exc, TimeoutError):
+            # Whatever else lies in the pools went the same way; the next calls shall not find that out one by one.
+            self._stub._session.drop_idle_connections()
         if exc is self._timer:
             raise Unavailable(f"{self._where}: no answer within {self._stub._deadline:g} s.") from exc
         if isinstance(exc, PluginError) or not isinstance(exc, (Exception, SystemExit)):
@@ -543,9 +551,7 @@ class Session:
             with contextlib.suppress(PluginError), gevent.Timeout(LOGOUT_SECONDS, False):
                 self.content.sessionManager.Logout()  # if this fails it ends by itself after its idle time
         self.cookie, self._key = "", None
-        self._drop_connections()
-        if self._wait is not None:
-            self._wait.DropConnections()
+        self.drop_idle_connections()
 
     def _take(self, login: _LoginStub, cookie: str, content: Any, session: Any) -> None:
         found = _SESSION_COOKIE.search(cookie)
@@ -586,6 +592,12 @@ class Session:
             f"{self.name} does not answer as a vCenter does (vimServiceVersions.xml: HTTP {status}).",
             remedy="Check host and port.",
         )
+
+    def drop_idle_connections(self) -> None:
+        """The next calls connect anew; those under way go on."""
+        self._drop_connections()
+        if self._wait is not None:
+            self._wait.DropConnections()
 
     def _drop_connections(self) -> None:
         for stub in (self._vim, self._eam):
@@ -669,6 +681,20 @@ class _CertificateStub(_LoginStub):
 
 _LogIn = Callable[[_LoginStub, Any], tuple[str, Any]]
 """Logs in with the given session manager; returns the cookie and the ``UserSession``."""
+
+
+def _notice_dead_peer(sock: Any) -> None:
+    """Both are needed: a request that is not acknowledged, and a wait that has nothing to acknowledge."""
+    probes = DEAD_PEER_SECONDS // KEEP_ALIVE_SECONDS
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEP_ALIVE_SECONDS),
+        ("TCP_KEEPINTVL", KEEP_ALIVE_SECONDS),
+        ("TCP_KEEPCNT", probes),
+        ("TCP_USER_TIMEOUT", DEAD_PEER_SECONDS * 1000),
+    ):
+        if hasattr(socket, option):  # Linux has them all
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _describe(der: bytes) -> str:
