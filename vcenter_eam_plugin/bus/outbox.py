@@ -22,6 +22,7 @@ between, within its transaction; a second call waits for the first.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
