@@ -57,9 +57,9 @@ class Applied:
 class Instance:
     """One process of a daemon, from start to end; a restarted one is a new entry under the same ``name``.
 
-    ``name`` is the ``publisher`` in its messages' terms (``a``, ``b``); ``client`` is the address from which its calls
-    reach the simulator. ``ended`` is None while it runs; ``how`` says how it ended: ``killed``, ``failpoint``,
-    ``stopped`` (in order) or ``died`` (nobody asked for it: always a finding).
+    ``name`` is the rig's (``a``, ``b``); its messages are known by their epoch, which is a :class:`Term`'s. ``client``
+    is the address from which its calls reach the simulator. ``ended`` is None while it runs; ``how`` says how it ended:
+    ``killed``, ``failpoint``, ``stopped`` (in order) or ``died`` (nobody asked for it: always a finding).
     """
 
     name: str
@@ -125,7 +125,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that must not be. ``kind`` is a key of :attr:`Verdict.counts`; ``text`` says what, of whom, and when."""
+    """One thing that must not be. ``kind`` is a key of :attr:`Verdict.counts`; ``text`` says what, of whom, when."""
 
     kind: str
     text: str
@@ -133,9 +133,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checkers say. ``counts`` holds every kind, in the order in which it is printed, with 0 where all is well:
-    lost, unexpected, unequal (duplicates with another body), disordered, unconverged, stale (epochs applied), unled
-    (writes by a non-leader beyond what may be under way), died.
+    """What the checkers say. ``counts`` holds every kind, in the order in which it is printed, with 0 where all is
+    well: lost, unexpected, unequal (duplicates with another body), disordered, unconverged, stale (epochs applied),
+    unled (writes by a non-leader beyond what may be under way), died.
 
     ``figures`` are for the report alone: messages, duplicates, longest convergence in seconds ...
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from tests.support.rabbit import wait_for
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+
+
+class Refused(AssertionError):
+    """The simulator's control interface did not do what it was asked for: fails a test that does not expect it."""
 
 
 class SimulatorProcess:
@@ -48,7 +53,8 @@ class SimulatorProcess:
             connection.request(method, f"/simulator/{path}", json.dumps(body or {}), headers)
             answer = connection.getresponse()
             text = answer.read()
-            assert answer.status == 200, text
+            if answer.status != 200:
+                raise Refused(text)
             return json.loads(text)
         finally:
             connection.close()
@@ -77,21 +83,27 @@ class SimulatorProcess:
 
 
 class DaemonProcess:
-    """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed."""
+    """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed.
 
-    def __init__(self, directory: Path, conf_file: Path) -> None:
+    ``module`` is what Python runs instead of the package, with the same arguments.
+    """
+
+    def __init__(self, directory: Path, conf_file: Path, module: str = "vcenter_eam_plugin") -> None:
         self.log_file = directory / "daemon.log"
         self._conf_file = conf_file
+        self._module = module
         self.process: subprocess.Popen[bytes] | None = None
         self._log_begins = 0
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it; ``environment`` is added to ours."""
         with self.log_file.open("ab") as log:
             self._log_begins = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vcenter_eam_plugin", "-c", str(self._conf_file)],
+                [sys.executable, "-m", self._module, "-c", str(self._conf_file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
             )
 
     def wait_until_leading(self) -> None:
