@@ -51,14 +51,16 @@ Exchange, queue and bound are settings; these are their defaults.
 ## What a consumer does
 
 1. Forget a message whose `id` was seen before.
-2. Keep, per `key`, the message with the greatest `(epoch, seq)`. `oper` DELETE removes the key; remember its
+2. Forget a message whose `epoch` is lower than the last seen of its vCenter (`fq_name[0]`): whoever sent it does
+   not lead any more, and who does tells everything in a snapshot.
+3. Keep, per `key`, the message with the greatest `(epoch, seq)`. `oper` DELETE removes the key; remember its
    position, so that a late message does not bring it back.
-3. At the END of a snapshot whose BEGIN and all `count` ITEMs were seen, drop the keys of that vCenter
+4. At the END of a snapshot whose BEGIN and all `count` ITEMs were seen, drop the keys of that vCenter
    (`fq_name[0]`) that it did not name and whose last position is before the BEGIN. Believe nothing from before that
    BEGIN any more.
-4. Ignore fields that are not listed here: a new field does not change `version`.
+5. Ignore fields that are not listed here: a new field does not change `version`.
 
-`vcenter_eam_plugin.bus.consumer.Consumer` does all four; `vcenter_eam_plugin.bus.view` holds the rules without any
+`vcenter_eam_plugin.bus.consumer.Consumer` does all five; `vcenter_eam_plugin.bus.view` holds the rules without any
 input or output. `vcenter-eam listen` shows the stream.
 
 ## Examples

@@ -2,8 +2,8 @@
 """What a consumer must do with the messages to hold the truth; pure, so any consumer can copy it.
 
 The stream comes at least once, may come late, and may have lost deletions to a bound or to a change of leader. The
-rules: forget a message whose ``id`` was seen; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a
-snapshot that came whole, drop the keys of that vCenter that it did not name, and believe nothing older than it.
+rules: forget a message whose ``id`` was seen; forget one of a lower epoch than the last of its vCenter, because its
+sender does not lead any more; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a snapshot that came whole, drop the keys of that vCenter that it did not name, and believe nothing older than it.
 
 Messages are mappings, as decoded from JSON, so that fields of a newer version do no harm.
 """
@@ -79,10 +79,13 @@ class View:
         """Take in one message. Raises KeyError, TypeError or ValueError for what is no message of ours."""
         position = (int(message["epoch"]), int(message["seq"]))
         vcenter = str(message["fq_name"][0])
-        snapshot = message["snapshot"]
+        snapshot, deleted = message["snapshot"], message["oper"] == "DELETE"
         if message["key"] is None:
-            return self._bracket(vcenter, position, snapshot["phase"], snapshot["id"], snapshot["count"])
+            phase, name, count = snapshot["phase"], snapshot["id"], snapshot["count"]
+            self._fence(vcenter, position)
+            return self._bracket(vcenter, position, phase, name, count)
         key = str(message["key"])
+        self._fence(vcenter, position)
         running = self._open.get(vcenter)
         if snapshot is not None and running is not None and snapshot["id"] == running.id:
             running.named.add(key)
@@ -91,12 +94,16 @@ class View:
             return Applied(fresh=False)
         self._positions[key] = position
         self._vcenter_of[key] = vcenter
-        if message["oper"] == "DELETE":
+        if deleted:
             # Its position stays: an older message that comes late must not bring it back.
             self._states.pop(key, None)
         else:
             self._states[key] = message
         return Applied(fresh=True)
+
+    def _fence(self, vcenter: str, position: Position) -> None:
+        """A new epoch is a new leader, who tells everything anew: nothing of the former one counts from now on."""
+        self._floor[vcenter] = max(self._floor.get(vcenter, (0, 0)), (position[0], 0))
 
     def _bracket(self, vcenter: str, position: Position, phase: str, snapshot_id: str, count: int) -> Applied:
         running = self._open.get(vcenter)
