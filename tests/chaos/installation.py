@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ zk_timeout = {session}
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An instance's event loop was held from ``at`` for ``seconds``, ``computed`` of them by its own computing."""
+
+    instance: str
+    at: float
+    seconds: float
+    computed: float
+
+
 class Installation:
     """Made by :func:`installation`. ``proxies`` are by client and server: ``a-vcenter``, ``b-zookeeper-2`` ..."""
 
@@ -147,14 +158,13 @@ class Installation:
         assert found is not None
         return found
 
-    def holds(self) -> list[tuple[str, float, float]]:
-        """Every hold of an event loop: instance, when, for how many seconds."""
+    def holds(self) -> list[Hold]:
+        """Every hold of an event loop that was noted."""
         found = []
         for one in self.instances.values():
             path = one.daemon.log_file.parent / "holds"
-            if path.exists():
-                lines = [line.split() for line in path.read_text().splitlines()]
-                found += [(one.name, float(line[0]), float(line[1])) for line in lines if len(line) == 2]
+            lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+            found += [Hold(one.name, *map(float, line)) for line in lines if len(line) == 3]  # the last may be half
         return found
 
     # --- inside -------------------------------------------------------------------------------------------

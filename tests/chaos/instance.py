@@ -14,6 +14,7 @@ import gevent
 
 from tests.chaos.records import Instance, Term
 from tests.support.processes import DaemonProcess
+from vcenter_eam_plugin import failpoints
 
 LOOK = 0.02
 """Seconds between two looks at log and process: how late a term or an end is noticed."""
@@ -21,8 +22,7 @@ LOOK = 0.02
 STOP_SECONDS = 15.0
 """For an orderly end, which promises 5 s; on a machine that is three times slower."""
 
-FAILPOINT = "VCENTER_EAM_FAILPOINT"
-
+_STARTED = re.compile(r"Starting, version")
 _CONNECTED = re.compile(r"Connected to \S+ \(")
 _LEADS = re.compile(r"Leading from now on, epoch (\d+)\.")
 _ENDED = re.compile(r"The lead of \S+ has ended|Not leading any more")
@@ -50,14 +50,16 @@ class PluginInstance:
         self._read = 0
         self._rest = ""
         self._expected = ""
+        self._started = False
         self._watching = gevent.spawn(self._watch)
 
     # --- what is done to it -------------------------------------------------------------------------------
 
     def start(self, failpoint: str = "") -> None:
         assert self._now is None
-        self._expected, self.armed, self.connected = "", failpoint, False
-        self.daemon.start({FAILPOINT: failpoint} if failpoint else None)
+        self._expected, self.armed = "", failpoint
+        self._started = self.connected = False
+        self.daemon.start({failpoints.VARIABLE: failpoint} if failpoint else None)
         assert self.daemon.process is not None
         self._now = Instance(self.name, self.daemon.process.pid, self.client, time.monotonic())
 
@@ -152,8 +154,8 @@ class PluginInstance:
         how = self._expected
         if not how:
             how = "failpoint" if self.armed and process.returncode == -signal.SIGKILL else "died"
-        elif how == "stopped" and process.returncode != 0:
-            how = "died"
+        elif how == "stopped" and process.returncode != 0 and self._started:
+            how = "died"  # before its start it has no order to end in
         one = self._now
         self.past.append(Instance(one.name, one.pid, one.client, one.began, now, how))
         self._now, self.connected = None, False
@@ -168,7 +170,9 @@ class PluginInstance:
         *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
         for line in lines:
             now = time.monotonic()
-            if _CONNECTED.search(line):
+            if _STARTED.search(line):
+                self._started = True
+            elif _CONNECTED.search(line):
                 self.connected = True
             elif (found := _LEADS.search(line)) and self._now is not None:
                 self._end_term(now)

@@ -16,8 +16,9 @@ from tests.support.processes import SimulatorProcess
 from tests.support.proxy import Proxy
 from tests.support.rabbit import RabbitNode
 from tests.support.zookeeper import ZooKeeperNode
+from vcenter_eam_plugin import failpoints
 
-FAILPOINTS = ("after-read", "after-plan", "after-outbox-write", "after-publish", "after-confirm")
+FAILPOINTS = tuple(failpoints.POINTS)
 
 MOST_VISITS = 12
 """A fail-point strikes at one of its first so many visits, so that it strikes within the fault and not always first."""

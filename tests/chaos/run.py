@@ -18,7 +18,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from tests.chaos import checkers
-from tests.chaos.installation import SESSION_TIMEOUT, Installation
+from tests.chaos.installation import SESSION_TIMEOUT, Hold, Installation
 from tests.chaos.nemeses import nemeses
 from tests.chaos.records import Fault, Record
 from tests.chaos.schedule import Planned, make_schedule
@@ -44,12 +44,12 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``convergence``: seconds from the last healing until all was told, for good. ``hold``: the longest for which a
-    daemon's event loop was held, in seconds, but for pauses by a nemesis. ``stimuli``: what the storm did."""
+    """``convergence``: seconds from the last healing until all was told, for good. ``holds``: when a
+    daemon's event loop was held, but for pauses by a nemesis. ``stimuli``: what the storm did."""
 
     record: Record
     convergence: float
-    hold: float
+    holds: tuple[Hold, ...]
     stimuli: int
     take_overs: tuple[TakeOver, ...] = ()
 
@@ -102,7 +102,7 @@ def run(here: Installation, seed: int, campaign: Callable[[Trial], object]) -> R
         terms=here.terms(),
         faults=tuple(sorted(trial.faults, key=lambda fault: fault.began)),
     )
-    return Run(record, convergence, _longest_hold(here, record), storm.steps, tuple(trial.take_overs))
+    return Run(record, convergence, tuple(_holds(here, record)), storm.steps, tuple(trial.take_overs))
 
 
 def chaos(seconds: float, tell: Callable[[str], object]) -> Callable[[Trial], None]:
@@ -165,13 +165,14 @@ def _wait_for_convergence(here: Installation, healed: float) -> float:
         gevent.sleep(LOOK)
 
 
-def _longest_hold(here: Installation, record: Record) -> float:
+def _holds(here: Installation, record: Record) -> list[Hold]:
+    """Those of this run, but for the pauses by a nemesis."""
     frozen = [fault for fault in record.faults if fault.kind == "plugin-pause"]
-    return max(
-        (
-            held
-            for name, at, held in here.holds()
-            if at >= record.began and not any(f.target == name and at < f.ended and f.began < at + held for f in frozen)
-        ),
-        default=0.0,
-    )
+    return [
+        hold
+        for hold in here.holds()
+        if hold.at >= record.began
+        and not any(
+            f.target == hold.instance and hold.at < f.ended and f.began < hold.at + hold.seconds for f in frozen
+        )
+    ]

@@ -21,6 +21,21 @@ PAUSE = (0.1, 0.8)
 FEWEST, MOST = 3, 7
 """Hosts: enough to break one and look at the others, and few enough for a machine with two cores."""
 
+CLUSTERS = ("ClusterA", "ClusterB")
+
+OF_HOSTS = {
+    "enter_maintenance": 5,
+    "reboot": 1,
+    "crash": 1,
+    "disconnect": 1,
+    "not_responding": 1,
+    "enter_standby": 1,
+    "move_host": 1,
+    "remove_host": 1,
+}
+OF_VMS = {"power_off": 6, "suspend": 2, "destroy": 3}
+"""How often what befalls a host that is there, or its ContrailVM, beside each other."""
+
 Truth = dict[str, Any]
 
 
@@ -45,42 +60,52 @@ class Storm:
         """Do one thing. What a vCenter refuses, because something else came first, was not done."""
         there = [truth for _, truth in sorted(self._look().items()) if truth["present"]]
         if len(there) < FEWEST or (len(there) < MOST and self._chance.random() < 0.1):
-            verb, arguments = "add_host", {"cluster": self._chance.choice(("ClusterA", "ClusterB"))}
+            self._do("add_host", cluster=self._chance.choice(CLUSTERS))
+            return
+        truth = self._chance.choice(there)
+        if is_away(truth):
+            self._bring_back(truth)
         else:
-            verb, arguments = self._to(self._chance.choice(there), len(there))
+            self._trouble(truth, may_go=len(there) > FEWEST)
+
+    def calm(self) -> None:
+        """Bring back every host that is away: one that stays away tells nothing more."""
+        for _, truth in sorted(self._look().items()):
+            if truth["present"] and is_away(truth):
+                self._bring_back(truth)
+
+    def _trouble(self, truth: Truth, *, may_go: bool) -> None:
+        """To a host that is there."""
+        host, vm = str(truth["host"]), truth["vm"]
+        verbs = dict(OF_HOSTS)
+        if truth["maintenance"] == "in":
+            verbs["exit_maintenance"] = 20
+        if not may_go:
+            del verbs["remove_host"]
+        if vm is not None and truth["maintenance"] is None:
+            verbs |= OF_VMS
+        (verb,) = self._chance.choices(tuple(verbs), tuple(verbs.values()))
+        if verb in OF_VMS:
+            self._do(verb, vm=vm)
+        elif verb == "move_host":
+            self._do(verb, host=host, cluster=self._chance.choice(CLUSTERS))
+        else:
+            self._do(verb, host=host)
+
+    def _bring_back(self, truth: Truth) -> None:
+        if truth["standby"] != "none" or truth["power"] == "standBy":
+            self._do("wake", host=truth["host"])
+            return
+        # As seen from vCenter a machine that crashed and one that is out of reach are alike.
+        self._do("recover", host=truth["host"])
+        self._do("reconnect", host=truth["host"])
+
+    def _do(self, verb: str, **arguments: Any) -> None:
         with suppress(Refused):
             self._simulator.do(verb, **arguments)
             self.steps += 1
 
-    def calm(self) -> None:
-        """Bring back every host that is away: one that stays away tells nothing more."""
-        for host, truth in sorted(self._look().items()):
-            if truth["present"] and (truth["connection"] != "connected" or truth["power"] != "poweredOn"):
-                with suppress(Refused):
-                    self._simulator.do(_back(truth), host=host)
 
-    def _to(self, truth: Truth, hosts: int) -> tuple[str, dict[str, Any]]:
-        host, vm = str(truth["host"]), truth["vm"]
-        if truth["power"] != "poweredOn" or truth["connection"] != "connected":
-            return _back(truth), {"host": host}
-        if truth["maintenance"] == "in" and self._chance.random() < 0.6:
-            return "exit_maintenance", {"host": host}
-        verbs = {"enter_maintenance": 4, "reboot": 1, "crash": 1, "disconnect": 1, "not_responding": 1}
-        verbs |= {"enter_standby": 1, "move_host": 1}
-        if hosts > FEWEST:
-            verbs["remove_host"] = 2
-        if vm is not None:
-            verbs |= {"power_off": 5, "suspend": 2, "destroy": 3}
-        (verb,) = self._chance.choices(tuple(verbs), tuple(verbs.values()))
-        if verb in ("power_off", "suspend", "destroy"):
-            return verb, {"vm": vm}
-        if verb == "move_host":
-            return verb, {"host": host, "cluster": self._chance.choice(("ClusterA", "ClusterB"))}
-        return verb, {"host": host}
-
-
-def _back(truth: Truth) -> str:
-    """What brings such a host back."""
-    if truth["standby"] != "none" or truth["power"] == "standBy":
-        return "wake"
-    return "recover" if truth["power"] != "poweredOn" else "reconnect"
+def is_away(truth: Truth) -> bool:
+    """Whether vCenter has no running host there."""
+    return bool(truth["connection"] != "connected" or truth["power"] != "poweredOn" or truth["standby"] != "none")

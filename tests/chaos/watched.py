@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon as it is, with one greenlet beside it that notes for how long the event loop was held.
 
-Each hold above :data:`TOLD` is one line ``TIME SECONDS`` in the file ``holds`` beside the configuration. A process
-that was frozen notes that, too; the rig knows when that was.
+Each hold above :data:`TOLD` is one line ``TIME SECONDS CPU`` in the file ``holds`` beside the configuration; ``CPU`` is
+how many of the seconds the process computed. The rest it was not let run, or waited for a disk. A process that was
+frozen notes that, too; the rig knows when that was.
 """
 
 # The standard library is patched before anything that imports it.
@@ -29,11 +30,11 @@ def watch(path: Path) -> None:
     """The greenlet's body."""
     with path.open("a", buffering=1) as file:
         while True:
-            began = time.monotonic()
+            began, computed = time.monotonic(), time.thread_time()
             gevent.sleep(PULSE)
             held = time.monotonic() - began - PULSE
             if held > TOLD:
-                file.write(f"{began:.3f} {held:.3f}\n")
+                file.write(f"{began:.3f} {held:.3f} {time.thread_time() - computed:.3f}\n")
 
 
 if __name__ == "__main__":
