@@ -5,8 +5,9 @@ What was true comes from the simulator's journal, through the oracle; what was s
 ``docs/messages.md``, written here once more so that a mistake in ``bus/view.py`` does not hide itself.
 
 - A *final* state is one that stays true for :data:`FINAL` seconds while no fault is active and somebody leads, or the
-  last one. Each must have stood on the bus, in its order: ``lost`` counts those that did not. States in between may be
-  skipped, and nobody can be told anything before the first lead.
+  last one. Each must have stood on the bus, in its order, however late: ``lost`` counts those that did not. A message
+  tells the time at which its state was seen, so a later time at which the same was true does not stand in for it.
+  States in between may be skipped, and nobody can be told anything before the first lead.
 - *At rest* is what stands on the bus for :data:`REST` seconds without an active fault. ``unexpected`` counts what stood
   at rest and was not true of its host while it stood, nor within the time that a change may be under way.
 - After the last fault is healed the bus equals the truth within :data:`CONVERGENCE` seconds (``unconverged``).
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +33,8 @@ REST = 5.0
 """Seconds that a state must stand on the bus, undisturbed, to be at rest."""
 CONVERGENCE = 30.0
 """Seconds after the last fault in which the bus must equal the truth."""
+SEEN_LATE = 3.0
+"""Seconds after a state's end in which it may be seen: EAM is asked every two or so."""
 WINDOW = 100
 """Messages of a lead that has ended which may still come: one round of the publisher (``publish_window``)."""
 LOG_DELAY = 1.0
@@ -68,13 +71,17 @@ def check(record: Record, scope: Scope = None) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One class of one host (a moref), from ``began`` until before ``ended``; without end when it is the last."""
+    """One class of one host (a moref), from ``began`` until before ``ended``; without end when it is the last.
+
+    ``seen`` is, of what was told, when its publisher saw it.
+    """
 
     host: str
     of: Class
     began: float
     ended: float = _NEVER
     words: str = ""
+    seen: float = -_NEVER
 
 
 def truths(journal: Iterable[JournalEntry], scope: Scope = None) -> dict[str, list[Span]]:
@@ -90,7 +97,10 @@ def truths(journal: Iterable[JournalEntry], scope: Scope = None) -> dict[str, li
 
 def standing(messages: Iterable[Received]) -> dict[str, list[Span]]:
     """Host -> what a consumer held of it, in order. A host that nobody was told of is not in it."""
-    consumer = _Consumer()
+    messages = tuple(messages)
+    # One machine, two of its clocks; the message that was quickest says how far they are apart.
+    apart = min((one.time - one.body["timestamp"] / 1e6 for one in messages), default=0.0)
+    consumer = _Consumer(apart)
     for message in messages:
         consumer.take(message)
     return {host: _joined(spans) for host, spans in consumer.held.items()}
@@ -100,7 +110,14 @@ def _joined(spans: list[Span]) -> list[Span]:
     """Each ends where the next begins; one of the class of that before it is no change."""
     firsts = [span for before, span in pairwise([None, *spans]) if before is None or span.of is not before.of]
     ends = [*(span.began for span in firsts[1:]), _NEVER]
-    return [Span(one.host, one.of, one.began, end, one.words) for one, end in zip(firsts, ends, strict=True)]
+    return [replace(one, ended=end) for one, end in zip(firsts, ends, strict=True)]
+
+
+def _told(said: Mapping[str, list[Span]], host: str) -> list[Span]:
+    """What was said of a host, with what a consumer holds of one that it was never told of."""
+    spans = said.get(host, [])
+    until = spans[0].began if spans else _NEVER
+    return [Span(host, Class.GONE, -_NEVER, until, "nothing"), *spans]
 
 
 @dataclass(slots=True)
@@ -112,8 +129,9 @@ class _Bracket:
 
 @dataclass(slots=True)
 class _Consumer:
-    """What ``docs/messages.md`` tells a consumer to do, for one vCenter."""
+    """What ``docs/messages.md`` tells a consumer to do, for one vCenter. ``apart``: monotonic less wall clock."""
 
+    apart: float
     held: dict[str, list[Span]] = field(default_factory=lambda: defaultdict(list))
     seen: set[str] = field(default_factory=set)
     positions: dict[str, Position] = field(default_factory=dict)
@@ -129,20 +147,21 @@ class _Consumer:
         self.epoch = epoch
         position = (epoch, int(body["seq"]))
         if body["key"] is None:
-            self._bracket(body["snapshot"], position, message.time)
+            self._bracket(body["snapshot"], position, message)
             return
         key = str(body["key"])
         if self.bracket is not None and body["snapshot"] is not None and body["snapshot"]["id"] == self.bracket.id:
             self.bracket.named.add(key)
         if position > self.positions.get(key, (0, 0)):
             self.positions[key] = position
-            self._hold(key, class_of_state(body["state"]), message.time, str(body["state"]))
+            self._hold(key, class_of_state(body["state"]), message, str(body["state"]))
 
-    def _hold(self, key: str, of: Class, at: float, words: str) -> None:
+    def _hold(self, key: str, of: Class, message: Received, words: str) -> None:
         host = key.partition(".")[0]
-        self.held[host].append(Span(host, of, at, words=words))
+        seen = message.body["timestamp"] / 1e6 + self.apart
+        self.held[host].append(Span(host, of, message.time, words=words, seen=seen))
 
-    def _bracket(self, snapshot: Mapping[str, Any], position: Position, at: float) -> None:
+    def _bracket(self, snapshot: Mapping[str, Any], position: Position, message: Received) -> None:
         if snapshot["phase"] == "BEGIN":
             self.bracket = _Bracket(snapshot["id"], position)
             return
@@ -151,7 +170,7 @@ class _Consumer:
             return
         for key, last in self.positions.items():
             if key not in whole.named and last < whole.begin:
-                self._hold(key, Class.GONE, at, "not named by a snapshot")
+                self._hold(key, Class.GONE, message, "not named by a snapshot")
 
 
 # --- the state on the bus ------------------------------------------------------------------------------------------
@@ -160,10 +179,8 @@ class _Consumer:
 def lost(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, list[Span]]) -> Iterator[Finding]:
     """Final states that never stood on the bus, or not in their order."""
     for host, spans in truth.items():
-        told, place = said.get(host, []), 0
+        told, place = _told(said, host), 0
         for span in finals(record, spans):
-            if span.of is Class.GONE and not told:
-                continue  # a host that came and went before anybody was told of it
             found = next((n for n in range(place, len(told)) if _tells(told[n], span)), None)
             if found is None:
                 yield Finding(
@@ -174,7 +191,7 @@ def lost(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, lis
 
 
 def _tells(told: Span, span: Span) -> bool:
-    return told.of is span.of and told.ended > span.began
+    return told.of is span.of and told.ended > span.began and told.seen < span.ended + SEEN_LATE
 
 
 def finals(record: Record, spans: list[Span]) -> list[Span]:
@@ -201,30 +218,26 @@ def unexpected(record: Record, truth: Mapping[str, list[Span]], said: Mapping[st
 def not_converged(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, list[Span]]) -> Iterator[Finding]:
     """Hosts of which the bus did not say the truth in time, when all faults were healed."""
     for host, spans in truth.items():
-        seconds = _convergence(record, spans[-1], said.get(host, []))
+        true, newest = spans[-1], _told(said, host)[-1]
+        seconds = _convergence(record, true, newest)
         if seconds is None:
-            newest = said[host][-1].words if said.get(host) else "nothing"
-            yield Finding("unconverged", f"{spans[-1].words} is {spans[-1].of}; the bus says {newest}.")
+            yield Finding("unconverged", f"{true.words} is {true.of}; the bus says {newest.words}.")
         elif seconds > CONVERGENCE:
-            yield Finding("unconverged", f"{spans[-1].words} was told to be {spans[-1].of} {seconds:.1f} s late.")
+            yield Finding("unconverged", f"{true.words} was told to be {true.of} {seconds:.1f} s late.")
 
 
-def _convergence(record: Record, true: Span, told: list[Span]) -> float | None:
+def _convergence(record: Record, true: Span, newest: Span) -> float | None:
     """Seconds after the last fault, or after the truth if that came later; ``None``: the bus says something else."""
-    if not told:
-        return 0.0 if true.of is Class.GONE else None
-    return max(told[-1].began - max(record.healed, true.began), 0.0) if told[-1].of is true.of else None
+    return max(newest.began - max(record.healed, true.began), 0.0) if newest.of is true.of else None
 
 
 def unconverged(truth_entries: Iterable[JournalEntry], messages: Iterable[Received], scope: Scope = None) -> list[str]:
     """For the rig while it waits: the hosts of which the newest message does not say what is true, in words."""
     truth, said = truths(truth_entries, scope), standing(messages)
-    wrong = []
-    for host, spans in truth.items():
-        newest = said[host][-1] if host in said else Span(host, Class.GONE, 0.0, words="nothing")
-        if newest.of is not spans[-1].of:
-            wrong.append(f"{spans[-1].words} is {spans[-1].of}, the bus says {newest.words}")
-    return wrong
+    ends = [(spans[-1], _told(said, host)[-1]) for host, spans in truth.items()]
+    return [
+        f"{true.words} is {true.of}, the bus says {newest.words}" for true, newest in ends if newest.of is not true.of
+    ]
 
 
 # --- the stream ----------------------------------------------------------------------------------------------------
@@ -240,18 +253,20 @@ def unequal(messages: Iterable[Received]) -> Iterator[Finding]:
 
 
 def disordered(messages: Iterable[Received]) -> Iterator[Finding]:
-    """``(epoch, seq)`` that does not grow, per key; but for what a lead that has ended had under way."""
-    newest: dict[str | None, Position] = {}
+    """``seq`` that does not grow, per key and epoch; more of an ended lead than it can have had under way."""
+    newest = 0
+    seqs: dict[tuple[str | None, int], int] = defaultdict(int)
     late = Counter[int]()
     for body in _without_copies(messages):
-        key, position = body["key"], (int(body["epoch"]), int(body["seq"]))
-        before = newest.get(key, (0, 0))
-        if position > before:
-            newest[key] = position
-        elif position[0] < before[0] and late[position[0]] < WINDOW:
-            late[position[0]] += 1
-        else:
-            yield Finding("disordered", f"{key or 'a bracket'}: {position} came after {before}.")
+        key, epoch, seq = body["key"], int(body["epoch"]), int(body["seq"])
+        if seq <= seqs[key, epoch]:
+            yield Finding("disordered", f"{key or 'a bracket'}: {epoch}.{seq} came after {epoch}.{seqs[key, epoch]}.")
+        seqs[key, epoch] = max(seq, seqs[key, epoch])
+        newest = max(newest, epoch)
+        late[epoch] += epoch < newest
+        if epoch < newest and late[epoch] > WINDOW:
+            text = f"{key or 'a bracket'}: {epoch}.{seq} came after epoch {newest} began, as did {WINDOW} before it."
+            yield Finding("disordered", text)
 
 
 def _without_copies(messages: Iterable[Received]) -> Iterator[Mapping[str, Any]]:
@@ -301,7 +316,7 @@ def unled(record: Record) -> Iterator[Finding]:
 def effective_leads(record: Record) -> list[tuple[Term, float]]:
     """Each term with its end: when its instance knew it, or when the next one began, whichever came first."""
     terms = sorted(record.terms, key=lambda term: term.epoch)
-    ends = [*(term.began for term in terms[1:]), _NEVER]
+    ends = [*(term.began for term in terms), _NEVER][1:]
     return [
         (term, min(term.ended if term.ended is not None else _NEVER, following))
         for term, following in zip(terms, ends, strict=True)
@@ -311,10 +326,8 @@ def effective_leads(record: Record) -> list[tuple[Term, float]]:
 def died(record: Record) -> Iterator[Finding]:
     """Instances that ended and nobody had asked for it."""
     for one in record.instances:
-        if one.how == "died":
-            yield Finding(
-                "died", f"{one.name} (pid {one.pid}) ended by itself, {one.ended or 0.0 - one.began:.1f} s on."
-            )
+        if one.how == "died" and one.ended is not None and one.ended >= record.began:
+            yield Finding("died", f"{one.name} (pid {one.pid}) ended by itself at {_at(record, one.ended)}.")
 
 
 # --- times ---------------------------------------------------------------------------------------------------------
@@ -353,7 +366,7 @@ def _at(record: Record, time: float) -> str:
 
 def figures(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, list[Span]]) -> dict[str, float]:
     """What was measured; none of it is judged here."""
-    times = [_convergence(record, spans[-1], said.get(host, [])) for host, spans in truth.items()]
+    times = [_convergence(record, spans[-1], _told(said, host)[-1]) for host, spans in truth.items()]
     ids = Counter(message.body["id"] for message in record.messages if not message.redelivered)
     epochs = _epochs_as_received(record.messages)
     return {
