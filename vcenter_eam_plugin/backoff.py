@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import random
 
-FIRST, MOST = 1.0, 60.0
-"""Seconds. A vCenter takes minutes to start; asking more than once a minute then only adds to its load."""
+FIRST, MOST = 1.0, 10.0
+"""Seconds. A third of the 30 s in which the bus must equal the truth once a fault is healed, however long it lasted;
+the rest is for the login and the reads. One refused request in 10 s is no load, not even for a vCenter that starts."""
 
 
 class Backoff:
