@@ -10,6 +10,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import logging  # noqa: E402
 import random  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
@@ -22,10 +23,10 @@ from pathlib import Path  # noqa: E402
 import click  # noqa: E402
 
 from tests.chaos.campaigns import ends, failpoint, pauses  # noqa: E402
-from tests.chaos.installation import installation  # noqa: E402
 from tests.chaos.nemeses import FAILPOINTS  # noqa: E402
 from tests.chaos.report import Report  # noqa: E402
-from tests.chaos.run import Trial, chaos, run  # noqa: E402
+from tests.chaos.rig import Rig  # noqa: E402
+from tests.chaos.run import Trial, chaos  # noqa: E402
 
 ROUND_SECONDS = 40.0
 """Faults begin within so many seconds; then all is healed, and convergence is looked at. Then the next round."""
@@ -41,13 +42,14 @@ Campaign = Callable[[Trial], None]
 @click.option("--instances", type=click.IntRange(1, 3), default=2, show_default=True)
 @click.option("--failpoints", type=click.IntRange(1), help="Each fail-point so often, and nothing else.")
 @click.option("--pauses", "pause_count", type=click.IntRange(1), help="So many pauses of the leader, and nothing else.")
-@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and state in this directory.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and state there.")
 def main(
     seed: int | None, minutes: float, instances: int, failpoints: int | None, pause_count: int | None, keep: Path | None
 ) -> None:
     """Break an installation, and see what its promises are worth."""
     seed = random.randrange(2**32) if seed is None else seed
     print(f"seed {seed}", flush=True)
+    logging.disable(logging.WARNING)  # that a consumer loses its broker is what we are here for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that whatever was started ends
     if failpoints:
         rounds = _failpoints(failpoints)
@@ -56,19 +58,23 @@ def main(
     else:
         rounds = _chaos(minutes)
     directory = keep or Path(tempfile.mkdtemp(prefix="eam-chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
     report = Report()
+    rig = Rig(("a", "b", "c")[:instances], lambda: _made(directory / str(report.runs)))
     try:
-        names = ("a", "b", "c")[:instances]
-        with installation(directory, names) as here:
-            for number, campaign in enumerate(rounds):
-                report.add(run(here, seed + number, campaign))
-                _tell(report.progress())
+        for number, campaign in enumerate(rounds):
+            report.add(*rig.run(seed + number, campaign))
+            _tell(report.progress())
     finally:
-        if keep is None:
+        rig.close()
+        if keep is None and report.ok:
             shutil.rmtree(directory, ignore_errors=True)
-    print(report.text())
+        print(report.text(), flush=True)
     sys.exit(0 if report.ok else 1)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    return directory
 
 
 def _chaos(minutes: float) -> Iterator[Campaign]:

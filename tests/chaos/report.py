@@ -6,18 +6,18 @@ from __future__ import annotations
 from collections import Counter
 from statistics import median
 
-from tests.chaos.checkers import check
 from tests.chaos.installation import Hold
-from tests.chaos.records import Finding
+from tests.chaos.records import Finding, Verdict
 from tests.chaos.run import Run, TakeOver
 
 
 class Report:
-    """Runs of one installation, each checked as it is added. A finding that stands is told once."""
+    """Adds up runs and their verdicts."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.findings: list[Finding] = []
+        self.findings: list[tuple[int, Finding]] = []
+        """With the seed of their run."""
         self.faults: Counter[str] = Counter()
         self.take_overs: list[TakeOver] = []
         self.convergence = 0.0
@@ -29,13 +29,9 @@ class Report:
     def ok(self) -> bool:
         return not self.findings
 
-    def add(self, run: Run) -> None:
-        verdict = check(run.record)
-        self.counts.update(dict.fromkeys(verdict.counts, 0))
-        for finding in verdict.findings:
-            if finding not in self.findings:
-                self.findings.append(finding)
-                self.counts[finding.kind] += 1
+    def add(self, run: Run, verdict: Verdict) -> None:
+        self.counts.update(verdict.counts)
+        self.findings += [(run.record.seed, finding) for finding in verdict.findings]
         self.faults.update(fault.kind for fault in run.record.faults)
         self.take_overs += run.take_overs
         self.convergence = max(self.convergence, run.convergence)
@@ -66,7 +62,7 @@ class Report:
                 f"{f'take-over after {cause}':<24}{max(times):>6.2f}  s at most, {median(times):.2f} s in the middle,"
                 f" of {len(times)}"
             )
-        lines += [f"{finding.kind}: {finding.text}" for finding in self.findings]
+        lines += [f"{finding.kind}, seed {seed}: {finding.text}" for seed, finding in self.findings]
         lines.append(self.verdict())
         return "\n".join(lines)
 

@@ -139,10 +139,10 @@ def _blowing(storm: Storm) -> Iterator[None]:
     blowing = gevent.spawn(storm.run)
     try:
         yield
-        if blowing.dead:
-            blowing.get()
     finally:
-        blowing.kill()
+        storm.stop()
+        blowing.join()
+    blowing.get()  # a storm that died is the rig's own failure
 
 
 def _wait_for_convergence(here: Installation, healed: float) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import gevent
+from gevent.event import Event
 
 from tests.support.processes import Refused, SimulatorProcess
 
@@ -48,13 +48,17 @@ class Storm:
         self._simulator = simulator
         self._look = look
         self._chance = chance
+        self._stopping = Event()
         self.steps = 0
 
     def run(self) -> None:
-        """The body of a greenlet: goes on until it is killed."""
-        while True:
+        """The body of a greenlet: goes on until :meth:`stop`. Killed, it would leave a socket behind."""
+        while not self._stopping.wait(self._chance.uniform(*PAUSE)):
             self.step()
-            gevent.sleep(self._chance.uniform(*PAUSE))
+
+    def stop(self) -> None:
+        """Whatever it does now is the last."""
+        self._stopping.set()
 
     def step(self) -> None:
         """Do one thing. What a vCenter refuses, because something else came first, was not done."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.conftest import Rig
+from tests.chaos.conftest import CheckedRig
 from tests.chaos.run import CONVERGES_WITHIN, chaos
 from tests.chaos.schedule import FEWEST_FAULTS, FEWEST_KINDS
 
@@ -21,7 +21,7 @@ SECONDS = 8.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_p01_no_fault_loses_a_state(pair: Rig, seed: int) -> None:
+def test_p01_no_fault_loses_a_state(pair: CheckedRig, seed: int) -> None:
     """P1, P3, P4, P5, P7."""
     done = pair.run(seed, chaos(SECONDS, print))
     assert len(done.record.faults) >= FEWEST_FAULTS

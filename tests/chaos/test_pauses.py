@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from tests.chaos.campaigns import ends, pauses
-from tests.chaos.conftest import Rig
+from tests.chaos.conftest import CheckedRig
 from tests.chaos.installation import SESSION_TIMEOUT
 from tests.chaos.run import Run
 
@@ -31,7 +31,7 @@ def take_overs(run: Run, cause: str) -> list[float]:
     return [each.seconds for each in run.take_overs if each.cause == cause]
 
 
-def test_p05_a_leader_that_comes_back_does_no_harm(pair: Rig) -> None:
+def test_p05_a_leader_that_comes_back_does_no_harm(pair: CheckedRig) -> None:
     """P5, P6: frozen for longer than its session lives. What the checkers allow is one request per worker."""
     times = take_overs(pair.run(1, pauses(PAUSES, print)), "pause")
     assert len(times) == PAUSES
@@ -39,7 +39,7 @@ def test_p05_a_leader_that_comes_back_does_no_harm(pair: Rig) -> None:
     assert max(times) <= FAILS_OVER_WITHIN * SLOW_MACHINE
 
 
-def test_p06_the_next_one_leads_in_time(pair: Rig) -> None:
+def test_p06_the_next_one_leads_in_time(pair: CheckedRig) -> None:
     """P6: after an orderly end at once, after a kill when the session is over."""
     done = pair.run(2, ends(ENDS, print))
     stops, kills = take_overs(done, "stop"), take_overs(done, "kill")

@@ -3,7 +3,8 @@
 
 The stream comes at least once, may come late, and may have lost deletions to a bound or to a change of leader. The
 rules: forget a message whose ``id`` was seen; forget one of a lower epoch than the last of its vCenter, because its
-sender does not lead any more; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a snapshot that came whole, drop the keys of that vCenter that it did not name, and believe nothing older than it.
+sender does not lead any more; per ``key`` keep the greatest ``(epoch, seq)``; at the END of a snapshot that came whole,
+drop the keys of that vCenter that it did not name, and believe nothing older than it.
 
 Messages are mappings, as decoded from JSON, so that fields of a newer version do no harm.
 """
