@@ -8,6 +8,8 @@ What was true comes from the simulator's journal, through the oracle; what was s
   last one. Each must have stood on the bus, in its order, however late: ``lost`` counts those that did not. A message
   tells the time at which its state was seen, so a later time at which the same was true does not stand in for it.
   States in between may be skipped, and nobody can be told anything before the first lead.
+- What was taken into an outbox is delivered, final or not: each message names the state that the one before it of its
+  ContrailVM told, so a gap shows, also one that a snapshot has healed since. It is ``lost``, too.
 - *At rest* is what stands on the bus for :data:`REST` seconds without an active fault. ``unexpected`` counts what stood
   at rest and was not true of its host while it stood, nor within the time that a change may be under way.
 - After the last fault is healed the bus equals the truth within :data:`CONVERGENCE` seconds (``unconverged``).
@@ -54,6 +56,7 @@ def check(record: Record, scope: Scope = None) -> Verdict:
     truth, said = truths(record.journal, scope), standing(record.messages)
     found = [
         *lost(record, truth, said),
+        *gaps(record),
         *unexpected(record, truth, said),
         *unequal(record.messages),
         *disordered(record.messages),
@@ -188,6 +191,30 @@ def lost(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, lis
                 )
             else:
                 place = found
+
+
+def gaps(record: Record) -> Iterator[Finding]:
+    """Messages that were taken into an outbox and never came: the next one of their key does not build on the last.
+
+    Who hands over the lead drops what is unsent; where there is another instance, only one lead's messages are a chain.
+    """
+    alone = len({one.name for one in record.instances}) == 1
+    last: dict[tuple[str, int], Mapping[str, Any]] = {}
+    bodies = [body for body in _without_copies(record.messages) if body["oper"] != "SYNC"]
+    for body in sorted(bodies, key=lambda body: (body["epoch"], body["seq"])):
+        chain = (str(body["key"]), 0 if alone else int(body["epoch"]))
+        before = last.get(chain)
+        told = None if before is None or before["state"] == "REMOVED" else before["state"]
+        if before is not None and body["old_state"] != told:
+            text = (
+                f"{_place(body)} builds on {body['old_state']}, and {_place(before)} before it told {before['state']}."
+            )
+            yield Finding("lost", f"{body['key']}: {text}")
+        last[chain] = body
+
+
+def _place(body: Mapping[str, Any]) -> str:
+    return f"{body['epoch']}.{body['seq']}"
 
 
 def _tells(told: Span, span: Span) -> bool:

@@ -84,6 +84,11 @@ class Story:
         self.now += pause
         return message
 
+    def untold(self, host: str, of: Class, pause: float) -> None:
+        """It becomes true, and the service never notices."""
+        self.happen(host, of)
+        self.now += pause
+
     def unseen(self, host: str, *classes: Class) -> None:
         """A fault, during which all these come true and nobody is told; the last is told when it is healed."""
         began = self.now
@@ -143,8 +148,12 @@ class Story:
         of = self.truth[host]
         if self.told.get(host, Class.GONE) is of:
             return None
-        self.told[host] = of
         return self.publish(host, of, at, oper="DELETE" if of is Class.GONE else "UPDATE")
+
+    def old_state(self, host: str | None) -> str | None:
+        """What was told of it before; nothing of one that was not there."""
+        before = self.told.get(host or "", Class.GONE)
+        return None if before is Class.GONE else WORDS[before]
 
     def publish(self, host: str | None, of: Class | None, at: float, **fields: Any) -> Received:
         self.seq += 10  # so that there is room for what a test puts in between
@@ -156,10 +165,13 @@ class Story:
             "seq": self.seq,
             "timestamp": int((at - 0.01 + WALL) * 1e6),
             "state": WORDS[of] if of is not None else None,
+            "old_state": self.old_state(host),
             "coalesced": 0,
             "snapshot": None,
             **fields,
         }
+        if host and of:
+            self.told[host] = of
         message = Received(at, json.dumps(body).encode(), body)
         self.messages.append(message)
         self.applied.append(Applied(at, body))
