@@ -13,11 +13,28 @@ import gevent
 
 from tests.chaos.installation import SESSION_TIMEOUT
 from tests.chaos.instance import PluginInstance
+from tests.chaos.nemeses import nemeses
 from tests.chaos.run import TakeOver, Trial
 from tests.support.rabbit import wait_for
 
 STRIKES_WITHIN = 30.0
 """Seconds for a fail-point to be reached; a storm brings it within a few."""
+
+LINK_FAULTS = (
+    "broker-kill",
+    "broker-hang",
+    "proxy-cut",
+    "proxy-half-open",
+    "proxy-swallow",
+    "proxy-drop",
+)
+"""What can come between a message and its confirm."""
+
+BREAKS_FOR = (0.3, 1.5)
+"""Seconds of storm while the link is broken."""
+
+SETTLES_FOR = (2.0, 4.0)
+"""Seconds without it until the link is healed: repairs come to an end, so that nothing new is told afterwards."""
 
 MOST_VISITS = 5
 """A fail-point strikes at one of its first so many visits; plans come slowest, one per repair."""
@@ -44,6 +61,31 @@ def failpoint(point: str) -> Callable[[Trial], None]:
         leader.start()
         trial.note("failpoint", point, began)
         assert leader.past[-1].how == "failpoint", leader.past[-1]
+
+    return campaign
+
+
+def broken_link(kind: str) -> Callable[[Trial], None]:
+    """The way to the broker, or the broker, breaks by ``kind`` while there is something to tell; the storm ends first.
+
+    So what was told into the void is the last that was true, and nobody tells it anew: no new lead, no snapshot.
+    """
+
+    def campaign(trial: Trial) -> None:
+        leader = trial.here.wait_for_leader()
+        links = ("broker", f"{leader.name}-broker")
+        (nemesis,) = [each for each in nemeses(trial.here) if each.kind == kind and each.resource in links]
+        gevent.sleep(trial.chance.uniform(*BETWEEN))
+        began = time.monotonic()
+        nemesis.inject(trial.chance)
+        try:
+            gevent.sleep(trial.chance.uniform(*BREAKS_FOR))
+            trial.storm.stop()
+            trial.storm.calm()
+            gevent.sleep(trial.chance.uniform(*SETTLES_FOR))
+        finally:
+            nemesis.heal()
+        trial.note(kind, nemesis.target, began)
 
     return campaign
 

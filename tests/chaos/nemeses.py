@@ -106,9 +106,15 @@ def _of_plugin(one: PluginInstance) -> list[Nemesis]:
 
 
 def _of_broker(rabbit: RabbitNode) -> list[Nemesis]:
+    def crash() -> None:
+        rabbit.kill()
+        rabbit.start()
+
     return [
         Nemesis("broker-kill", "broker", "broker", _plainly(rabbit.kill), rabbit.start, (0.0, 2.0), 2.0),
         Nemesis("broker-pause", "broker", "broker", _plainly(rabbit.freeze), rabbit.thaw, (1.0, 8.0), 2.0),
+        # What was sent to it while it hung it never saw.
+        Nemesis("broker-hang", "broker", "broker", _plainly(rabbit.freeze), crash, (1.0, 4.0), 1.0),
         Nemesis("broker-block", "broker", "broker", _plainly(rabbit.block), rabbit.unblock, (1.0, 4.0), 1.0),
     ]
 
@@ -174,5 +180,6 @@ def _of_proxies(name: str, proxies: list[Proxy]) -> list[Nemesis]:
         Nemesis("proxy-refuse", name, name, _plainly(each(Proxy.refuse)), heal, (0.5, 6.0), 0.5),
         Nemesis("proxy-delay", name, name, delay, heal, (1.0, 5.0), 0.5),
         Nemesis("proxy-half-open", name, name, _plainly(each(Proxy.half_open)), heal, (1.0, 8.0), 0.5),
+        Nemesis("proxy-swallow", name, name, _plainly(each(Proxy.swallow)), heal, (0.5, 6.0), 0.5),
         Nemesis("proxy-drop", name, name, drop, heal, (1.0, 5.0), 0.5),
     ]

@@ -111,8 +111,11 @@ def chaos(seconds: float, tell: Callable[[str], object]) -> Callable[[Trial], No
     def campaign(trial: Trial) -> None:
         schedule = make_schedule(nemeses(trial.here), seconds, trial.chance)
         began = time.monotonic()
+        # Often before the last fault is healed: then what happened last is what must be told through it.
+        calm = gevent.spawn_later(trial.chance.uniform(0.3, 1.5) * seconds, trial.storm.stop)
         striking = [gevent.spawn(_strike, trial, each, began, tell) for each in schedule]
         gevent.joinall(striking)
+        calm.kill()
         for one in striking:
             one.get()  # what could not be injected or healed is the rig's own failure
 

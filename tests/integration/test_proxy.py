@@ -97,3 +97,20 @@ def test_half_open_passes_nothing_and_loses_nothing(echo: tuple[str, int]) -> No
             proxy.heal()
             client.settimeout(5)
             assert client.recv(1) == b"x"
+
+
+def test_what_is_swallowed_never_comes_and_ends_its_connection(echo: tuple[str, int]) -> None:
+    with Proxy(echo).running() as proxy:
+        robbed, _ = connect(proxy)
+        spared, _ = connect(proxy)
+        with robbed, spared:
+            proxy.swallow()
+            robbed.sendall(b"x")
+            robbed.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                robbed.recv(1)
+            proxy.heal()
+            robbed.settimeout(5)
+            assert robbed.recv(1) == b""
+            spared.sendall(b"y")
+            assert spared.recv(1) == b"y"

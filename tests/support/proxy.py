@@ -35,6 +35,8 @@ class Proxy:
         self._flowing.set()
         self._refusing = False
         self._dribbling = False
+        self._swallowing = False
+        self._robbed: set[Any] = set()
         self._delay = 0.0
         self._let_pass: int | None = None
         self.accepted = 0
@@ -65,6 +67,10 @@ class Proxy:
         """Connections stay, nothing passes any more, until :meth:`heal`."""
         self._flowing.clear()
 
+    def swallow(self) -> None:
+        """Take everything and pass nothing. :meth:`heal` then closes what lost something: no stream has a hole."""
+        self._swallowing = True
+
     def dribble(self) -> None:
         """Pass a byte of the answers now and then, until :meth:`heal`: always alive, never done."""
         self._dribbling = True
@@ -79,6 +85,11 @@ class Proxy:
 
     def heal(self) -> None:
         """Serve again."""
+        self._swallowing = False
+        for robbed in self._robbed:
+            with contextlib.suppress(OSError):
+                robbed.shutdown(socket.SHUT_RDWR)
+        self._robbed.clear()
         self._delay = 0.0
         self._let_pass = None
         self._dribbling = False
@@ -113,6 +124,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
+                if self._swallowing:
+                    self._robbed |= {source, sink}
+                    continue
                 if self._delay:
                     gevent.sleep(self._delay)
                 if self._let_pass is None:
@@ -128,6 +142,7 @@ class Proxy:
                     gevent.sleep(0.05)
                 sink.sendall(data)
         for one in (source, sink):
+            self._robbed.discard(one)
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
