@@ -226,6 +226,7 @@ class Installation:
         for one in self.instances.values():
             one.start()
         self.wait_for_leader()
+        wait_for(lambda: self.recorder.messages, START_SECONDS, "the leader has declared its queue, and tells")
         self.rabbit.settle()
 
 
