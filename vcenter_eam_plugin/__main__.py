@@ -12,13 +12,14 @@ from gevent import monkey
 monkey.patch_all()
 
 import logging  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import click  # noqa: E402
 
-from vcenter_eam_plugin import __version__, logs  # noqa: E402
+from vcenter_eam_plugin import __version__, failpoints, logs  # noqa: E402
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped  # noqa: E402
 from vcenter_eam_plugin.domain.errors import PluginError  # noqa: E402
 from vcenter_eam_plugin.redaction import RedactedStream, Redactor, secrets_of  # noqa: E402
@@ -31,6 +32,7 @@ log = logging.getLogger("vcenter_eam_plugin")
 
 def run(paths: tuple[Path, ...]) -> None:
     """Run until SIGTERM or SIGINT. Raises PluginError when there is no use in running."""
+    point = failpoints.arm(os.environ)
     configuration = load_configuration(paths)
     redact = Redactor(lambda: secrets_of(configuration), time.monotonic)
     logs.configure(configuration.defaults, redact)
@@ -38,6 +40,8 @@ def run(paths: tuple[Path, ...]) -> None:
     service = Service(configuration, logger=log, endpoints=(ControlSocket, WebServer))
     with until_stopped() as stop:
         log.info("Starting, version %s.", __version__)
+        if point is not None:
+            log.warning("%s is set: this process will die at %s.", failpoints.VARIABLE, point)
         service.start()
         try:
             failure = service.first_failure(stop)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
@@ -84,11 +85,13 @@ class Delivery:
         """In the order in which it was seen: one that overtook a later one would stand as the truth."""
         seen, self._seen = self._seen, []
         if self._compared:
-            self.outbox.accept(seen)
+            if self.outbox.accept(seen):
+                failpoints.reach(failpoints.AFTER_OUTBOX_WRITE)
             return
         # Set before, so that a trouble meanwhile has everything compared once more.
         self._compared_with = self.outbox.generation
-        self.outbox.reconcile(self._fleet.statuses())
+        if self.outbox.reconcile(self._fleet.statuses()):
+            failpoints.reach(failpoints.AFTER_OUTBOX_WRITE)
         self._take_snapshot()
 
     def compare_everything(self) -> None:
@@ -137,6 +140,7 @@ class Delivery:
 
     def _take_snapshot(self) -> None:
         self.outbox.snapshot()
+        failpoints.reach(failpoints.AFTER_OUTBOX_WRITE)
         self._snapshot_at = self._clock() + self._snapshot_seconds if self._snapshot_seconds else float("inf")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import Actor, AgencyTemplate, PackageSource
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
@@ -271,6 +272,7 @@ class Pipeline:
 
     def observe(self, observation: Observation) -> None:
         """Take in what an edge saw."""
+        failpoints.reach(failpoints.AFTER_READ)
         changed = self.fleet.apply(observation)
         if self.fleet.agency is not None:
             changed += self.fleet.refuse_agency("")

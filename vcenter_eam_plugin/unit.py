@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from vcenter_eam_plugin import host_spec_file
+from vcenter_eam_plugin import failpoints, host_spec_file
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import MOST_UNREAD, Backoff
@@ -234,7 +235,14 @@ class Unit:
         )
         if self._leadership is None:
             self._leadership = self._elect(uuid, lambda: self._outbox.last_epoch if self._outbox is not None else 0)
-        publisher = Publisher(self._broker, self._outbox, clock=self._clock, on_state=self._publisher_state)
+        publisher = Publisher(
+            self._broker,
+            self._outbox,
+            clock=self._clock,
+            on_state=self._publisher_state,
+            after_publish=partial(failpoints.reach, failpoints.AFTER_PUBLISH),
+            after_confirm=partial(failpoints.reach, failpoints.AFTER_CONFIRM),
+        )
         return Pipeline(
             self.session,
             morefs,

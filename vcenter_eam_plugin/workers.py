@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from gevent.lock import BoundedSemaphore
 
+from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import Actor
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.backoff import Backoff
@@ -130,6 +131,7 @@ class Workers:
         if now < not_before:
             self.queue.add_at(key, not_before)
             return
+        failpoints.reach(failpoints.AFTER_PLAN)
         for action in plan.actions:
             self.actor.do(action)
         self._done[key] = plan.actions, self._clock()

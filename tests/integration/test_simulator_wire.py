@@ -76,6 +76,14 @@ def test_pyvmomis_own_wait_for_task_sees_success_and_error(simulator: Simulator)
             WaitForTask(host.ExitMaintenanceMode_Task(0), si=instance)
 
 
+def test_the_journal_says_from_which_address_a_write_came(simulator: Simulator) -> None:
+    """Instances log in as one user: whoever looks for the writes of one of them needs more than the name."""
+    with connected(simulator) as instance:
+        vim.HostSystem(simulator.vcenter.hosts()[0].moid, instance._stub).EnterMaintenanceMode_Task(0)
+    (call,) = simulator.journal.calls("EnterMaintenanceMode_Task")
+    assert (call.fields["user"], call.fields["client"]) == (simulator.user, "127.0.0.1")
+
+
 def test_an_update_arrives_while_other_calls_go_on(simulator: Simulator) -> None:
     with connected(simulator) as instance, connected(simulator) as operator:
         collector = instance.content.propertyCollector.CreatePropertyCollector()

@@ -41,9 +41,9 @@ class ConfirmProxy(Proxy):
         super().__init__(target)
         self.tamper: Tamper | None = None
 
-    def _pump(self, source: Any, sink: Any, answers: bool) -> None:
+    def _pump(self, source: Any, sink: Any, client: Any, answers: bool) -> None:
         if not answers:
-            super()._pump(source, sink, answers)
+            super()._pump(source, sink, client, answers)
             return
         settled = _Settled()
         with contextlib.suppress(OSError):

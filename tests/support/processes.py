@@ -10,7 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 ANY_WEB_PORT = {"VCENTER_EAM__INTROSPECT__introspect_port": "0"}
 """In the environment of a daemon: others run on this machine."""
+
+
+class Refused(AssertionError):
+    """The simulator's control interface did not do what it was asked for: fails a test that does not expect it."""
 
 
 class SimulatorProcess:
@@ -51,7 +55,8 @@ class SimulatorProcess:
             connection.request(method, f"/simulator/{path}", json.dumps(body or {}), headers)
             answer = connection.getresponse()
             text = answer.read()
-            assert answer.status == 200, text
+            if answer.status != 200:
+                raise Refused(text)
             return json.loads(text)
         finally:
             connection.close()
@@ -80,22 +85,27 @@ class SimulatorProcess:
 
 
 class DaemonProcess:
-    """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed."""
+    """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed.
 
-    def __init__(self, directory: Path, conf_file: Path) -> None:
+    ``module`` is what Python runs instead of the package, with the same arguments.
+    """
+
+    def __init__(self, directory: Path, conf_file: Path, module: str = "vcenter_eam_plugin") -> None:
         self.log_file = directory / "daemon.log"
         self._conf_file = conf_file
+        self._module = module
         self.process: subprocess.Popen[bytes] | None = None
         self._log_begins = 0
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it; ``environment`` is added to ours."""
         with self.log_file.open("ab") as log:
             self._log_begins = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vcenter_eam_plugin", "-c", str(self._conf_file)],
-                env={**os.environ, **ANY_WEB_PORT},
+                [sys.executable, "-m", self._module, "-c", str(self._conf_file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **ANY_WEB_PORT, **(environment or {})},
             )
 
     def wait_until_leading(self) -> None:

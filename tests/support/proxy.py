@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy that breaks on command, for any server: cut what is open, refuse, or swallow without a word.
+"""A TCP proxy that breaks on command, for any server: cut what is open, refuse, delay, or swallow without a word.
 
 TLS passes through unread. Faults of the protocol itself are the simulator's affair; these are the network's.
 """
@@ -18,10 +18,22 @@ from gevent.server import StreamServer
 
 
 class Proxy:
-    """``port`` on the loopback, at ``address``, forwards to ``target`` until told otherwise."""
+    """``port`` on the loopback, at ``address``, forwards to ``target`` until told otherwise.
 
-    def __init__(self, target: tuple[str, int], address: str = "127.0.0.1") -> None:
-        self._target = target
+    ``spares`` are asked in turn when ``target`` refuses, as behind a virtual address. ``source`` is the address from
+    which the target sees the clients come.
+    """
+
+    def __init__(
+        self,
+        target: tuple[str, int],
+        *spares: tuple[str, int],
+        address: str = "127.0.0.1",
+        source: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._targets = (target, *spares)
+        self._source = source
         self._open: set[Any] = set()
         self._forgotten: set[Any] = set()
         self._pumps = Group()
@@ -29,9 +41,13 @@ class Proxy:
         self._flowing.set()
         self._refusing = False
         self._dribbling = False
+        self._swallowing = False
+        self._robbed: set[Any] = set()
+        self._delay = 0.0
+        self._let_pass: int | None = None
         self.accepted = 0
         """Connections that clients ever made."""
-        self._server = StreamServer((address, 0), self._serve)
+        self._server = StreamServer((address, port), self._serve)
 
     @property
     def port(self) -> int:
@@ -66,12 +82,31 @@ class Proxy:
         """What is open stays open and nothing passes on it, ever; new connections are served. As a firewall does."""
         self._forgotten |= self._open
 
+    def swallow(self) -> None:
+        """Take everything and pass nothing. :meth:`heal` then closes what lost something: no stream has a hole."""
+        self._swallowing = True
+
     def dribble(self) -> None:
         """Pass a byte of the answers now and then, until :meth:`heal`: always alive, never done."""
         self._dribbling = True
 
+    def delay(self, seconds: float) -> None:
+        """Hold each piece back for so long, in both directions, until :meth:`heal`."""
+        self._delay = seconds
+
+    def drop_after(self, count: int) -> None:
+        """Close each connection, new ones too, once so many more bytes of its came one way, until :meth:`heal`."""
+        self._let_pass = count
+
     def heal(self) -> None:
         """Serve again."""
+        self._swallowing = False
+        for robbed in self._robbed:
+            with contextlib.suppress(OSError):
+                robbed.shutdown(socket.SHUT_RDWR)
+        self._robbed.clear()
+        self._delay = 0.0
+        self._let_pass = None
         self._dribbling = False
         self._refusing = False
         self._flowing.set()
@@ -83,7 +118,7 @@ class Proxy:
             return
         self._open.add(client)
         try:
-            with socket.create_connection(self._target) as server:
+            with self._connect() as server:
                 there = self._pumps.spawn(self._pump, client, server, client, False)
                 back = self._pumps.spawn(self._pump, server, client, client, True)
                 gevent.joinall([there, back])
@@ -94,18 +129,38 @@ class Proxy:
             self._forgotten.discard(client)
             client.close()
 
+    def _connect(self) -> socket.socket:
+        for target in self._targets[:-1]:
+            with contextlib.suppress(ConnectionRefusedError):
+                return socket.create_connection(target, source_address=(self._source, 0))
+        return socket.create_connection(self._targets[-1], source_address=(self._source, 0))
+
     def _pump(self, source: Any, sink: Any, client: Any, answers: bool) -> None:
+        passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
                 if client in self._forgotten:
                     continue
+                if self._swallowing:
+                    self._robbed |= {source, sink}
+                    continue
+                if self._delay:
+                    gevent.sleep(self._delay)
+                if self._let_pass is None:
+                    passed = 0
+                elif passed + len(data) > self._let_pass:
+                    sink.sendall(data[: self._let_pass - passed])
+                    break
+                else:
+                    passed += len(data)
                 while answers and self._dribbling and data:
                     sink.sendall(data[:1])
                     data = data[1:]
                     gevent.sleep(0.05)
                 sink.sendall(data)
         for one in (source, sink):
+            self._robbed.discard(one)
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 

@@ -260,17 +260,23 @@ def listens(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="session")
-def rabbit_node() -> Iterator[RabbitNode]:
-    """The node of this test run."""
+def require_rabbit() -> None:
+    """Skip, or with CI=true fail, where no RabbitMQ can be run."""
     missing = [
         name for name, path in (("rabbitmq-server", _SERVER), ("epmd", _EPMD), ("erl_call", _ERL_CALL)) if not path
     ]
-    if missing:
-        reason = f"{', '.join(missing)} not found: delivery is NOT tested against a real RabbitMQ"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if not missing:
+        return
+    reason = f"{', '.join(missing)} not found: delivery is NOT tested against a real RabbitMQ"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitNode]:
+    """The node of this test run."""
+    require_rabbit()
     directory = Path(tempfile.mkdtemp(prefix="eam-rabbit-"))
     node = RabbitNode(directory)
     try:

@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from tests.support.facts import CLUSTER, a_fleet, a_host, an_agency, an_agent
+from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.domain.actions import Action, CreateAgency, MarkAvailable, Resolve, WriteSettings
 from vcenter_eam_plugin.domain.budgets import Ledger, Limits
@@ -138,6 +139,21 @@ def test_paused_or_not_leading_does_nothing(make: Make) -> None:
     assert bench.work("host-1") == []
     bench.leader = True
     assert bench.work("host-1") == [RESOLVE]
+
+
+def test_the_failpoint_after_a_plan_lies_before_its_first_action(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P2: and where nothing may be done there is nothing to die between."""
+    bench = make(missing())
+    done_by_then: list[int] = []
+    monkeypatch.setattr(
+        failpoints, "reach", lambda point: done_by_then.append(len(bench.actor.done)) if point == "after-plan" else None
+    )
+    bench.leader = False
+    bench.work("host-1")
+    assert done_by_then == []
+    bench.leader = True
+    assert bench.work("host-1") == [RESOLVE]
+    assert done_by_then == [0]
 
 
 @pytest.mark.parametrize("how", ["pause", "leadership"])

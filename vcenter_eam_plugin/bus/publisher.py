@@ -72,6 +72,10 @@ class LinkState(StrEnum):
     STOPPED = "stopped"
 
 
+def _go_on() -> None:
+    """What is called between two steps when nobody wants to know."""
+
+
 @dataclass(slots=True)
 class _Held:
     """One key whose next message was refused. ``until`` is monotonic."""
@@ -85,7 +89,8 @@ class Publisher:
     """See the module's text. ``run()`` is the body of one greenlet; the other methods may be called from any.
 
     ``clock`` gives monotonic seconds. ``on_state`` is called with :meth:`status` whenever its ``state``, ``broker``
-    or ``held`` changed, from the publisher's greenlet: it must not block.
+    or ``held`` changed, from the publisher's greenlet: it must not block. ``after_publish`` is called when a round was
+    handed over and nothing of it is confirmed, ``after_confirm`` when the broker has messages that the outbox has, too.
     """
 
     def __init__(
@@ -95,9 +100,13 @@ class Publisher:
         *,
         clock: Callable[[], float] = time.monotonic,
         on_state: Callable[[dict[str, Any]], object] | None = None,
+        after_publish: Callable[[], object] = _go_on,
+        after_confirm: Callable[[], object] = _go_on,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
+        self._after_publish = after_publish
+        self._after_confirm = after_confirm
         self._clock = clock
         self._on_state = on_state
         self._state = LinkState.CONNECTING
@@ -207,7 +216,7 @@ class Publisher:
         """One connection, from login to its end: returns when stopped and drained, raises when it is lost."""
         self._link_served = False
         self._broker = self._settings.name(attempt)
-        self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed)
+        self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed, self._after_publish)
         try:
             self._link.declare()
             self._enter(LinkState.UP)
@@ -255,6 +264,8 @@ class Publisher:
         self._tell()
 
     def _took(self, rows: list[Row]) -> None:
+        if rows:
+            self._after_confirm()
         self._outbox.confirm(rows)
         if rows:
             self._logged = ""
@@ -319,12 +330,18 @@ class _Link:
     """One open connection with one channel. Raises PluginError subclasses only; after one it must be closed."""
 
     def __init__(
-        self, settings: BrokerSettings, index: int, clock: Callable[[], float], on_blocked: Callable[[bool], None]
+        self,
+        settings: BrokerSettings,
+        index: int,
+        clock: Callable[[], float],
+        on_blocked: Callable[[bool], None],
+        after_publish: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._broker = settings.name(index)
         self._on_blocked = on_blocked
+        self._after_publish = after_publish
         self.blocked = False
         self._connection = broker.connect(
             settings,
@@ -362,6 +379,7 @@ class _Link:
             with broker.deadline(self._settings.confirm_timeout):
                 for row in rows:
                     self._send(row)
+            self._after_publish()
             self._await_confirms()
         return self._done, self._refused
 

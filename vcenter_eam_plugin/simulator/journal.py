@@ -58,7 +58,8 @@ class Journal:
         return entry
 
     def call(self, user: str, method: str, obj: str, **fields: Any) -> None:
-        """A client's write: ``user`` called ``method`` on the object with moid ``obj``."""
+        """A client's write: ``user`` called ``method`` on the object with moid ``obj``; ``client``, among the fields,
+        is the address it came from, where it is known."""
         self.add("call", user=user, method=method, object=obj, **fields)
 
     def truth(self, host: str, state: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def writes(name: str, privilege: str | None = None) -> Callable[[F], F]:
     def mark(method: F) -> F:
         @functools.wraps(method)
         def journalled(self: ManagedObject, call: Call, *args: Any, **kwargs: Any) -> Any:
-            self.world.journal.call(call.user, name, self.moid)
+            self.world.journal.call(call.user, name, self.moid, client=call.address)
             return method(self, call, *args, **kwargs)
 
         return soap(name, privilege)(journalled)  # type: ignore[return-value]

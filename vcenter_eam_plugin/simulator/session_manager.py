@@ -51,9 +51,8 @@ class WireCall(Call):
         gone: Callable[[], bool] = lambda: False,
         certificate: bytes | None = None,
     ) -> None:
-        super().__init__(user.name, encoder.version, session, functools.partial(require, user))
+        super().__init__(user.name, encoder.version, session, functools.partial(require, user), address)
         self.encoder = encoder
-        self.address = address
         self.agent = agent
         self.effects = effects
         self.gone = gone

@@ -73,6 +73,7 @@ def state_of(host: HostSystem) -> dict[str, Any]:
         "power": str(runtime.powerState),
         "standby": runtime.standbyMode,
         "maintenance": host.phase or ("in" if host.in_maintenance else None),
+        "in_maintenance": host.in_maintenance,
         "vm": vm.moid if vm is not None else None,
         "vm_power": str(vm.power) if vm is not None else None,
         "heartbeat": vm.heartbeat if vm is not None else False,

@@ -193,14 +193,22 @@ class World:
 class Call:
     """Who calls: handed to every method as first argument. ``user`` is the login name, ``version`` the wire's.
 
-    ``session`` is opaque to the world; ``require`` raises the fault of the endpoint (``vim.fault.NoPermission``
-    or ``eam.fault.NotAuthorized``) when the caller lacks a privilege on ``obj``.
+    ``address`` is where the call came from. ``session`` is opaque to the world; ``require`` raises the fault of the
+    endpoint (``vim.fault.NoPermission`` or ``eam.fault.NotAuthorized``) when the caller lacks a privilege on ``obj``.
     """
 
-    def __init__(self, user: str, version: str, session: Any, require: Callable[[str, ManagedObject], None]) -> None:
+    def __init__(
+        self,
+        user: str,
+        version: str,
+        session: Any,
+        require: Callable[[str, ManagedObject], None],
+        address: str = "",
+    ) -> None:
         self.user = user
         self.version = version
         self.session = session
+        self.address = address
         self._require = require
 
     def require(self, privilege: str, obj: ManagedObject) -> None:

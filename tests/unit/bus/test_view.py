@@ -121,6 +121,23 @@ def test_a_deposed_leader_is_not_believed_after_the_new_ones_snapshot() -> None:
     assert set(view.states) == {key_of(1)}
 
 
+def test_a_deposed_leader_is_not_believed_from_the_new_ones_first_word_on() -> None:
+    """P5: what it had under way may come before the new one has told of that ContrailVM, and is stale all the same."""
+    view = View()
+    apply_all(view, [said(1, 1), said(2, 2)])
+    begin, *rest = bracket(10, [1, 2], epoch=20)
+    assert view.apply(begin).fresh
+    assert not view.apply(said(2, 500, State.FAULTY, epoch=10)).fresh
+    assert [applied.fresh for applied in apply_all(view, rest)] == [True, True, True]
+    assert view.states[key_of(2)]["state"] == "ACTIVE"
+
+
+def test_the_epochs_of_one_vcenter_say_nothing_about_another() -> None:
+    view = View()
+    assert view.apply(received(messages.snapshot_begin(stamp(1, epoch=20, vcenter=OTHER_VCENTER), "s9", 0))).fresh
+    assert view.apply(said(1, 1, epoch=10)).fresh
+
+
 def test_the_snapshot_of_one_vcenter_says_nothing_about_another() -> None:
     view = View()
     apply_all(view, [said(1, 1)])

@@ -69,8 +69,15 @@ def test_the_truth_names_the_phases() -> None:
     lab.until(lambda: lab.host.in_maintenance)
     lab.do.exit_maintenance(lab.host)
     lab.settle()
-    phases = [entry.fields["maintenance"] for entry in journal if entry.kind == "truth"]
-    assert phases == [None, "entering", "in", "exiting", None]
+    told = [entry.fields for entry in journal if entry.kind == "truth"]
+    assert [(fields["maintenance"], fields["in_maintenance"]) for fields in told] == [
+        (None, False),
+        ("entering", False),
+        ("in", True),
+        ("exiting", True),
+        ("exiting", False),
+        (None, False),
+    ]
 
 
 def test_tenants_are_moved_away_first() -> None:
