@@ -36,6 +36,7 @@ from vcenter_eam_plugin.options import (
     NAME,
     PAIRS,
     PATH,
+    PATH_OR_NONE,
     SECRET,
     TEXT,
     THUMBPRINT,
@@ -151,6 +152,13 @@ class DefaultsConfig:
     )
     log_level: str = option(
         choice({level: level for level in LOG_LEVELS}), "The least urgent level that is logged.", default="SYS_NOTICE"
+    )
+    vrouter_map_file: Path | None = option(
+        PATH_OR_NONE,
+        "The ESXiToVRouterIp.map of the Java contrail-vcenter-plugin on this machine, to be kept up to date: a line "
+        "for each ESXi host's name and address. It is rewritten in place, and lines of others are left alone. Empty: "
+        "not written.",
+        default=None,
     )
 
     log_format: LogFormat = option(
