@@ -73,13 +73,14 @@ setup(
     ],
     python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0002
     packages=find_packages(include=["vcenter_eam_plugin", "vcenter_eam_plugin.*"]),
-    package_data={"vcenter_eam_plugin": ["py.typed"]},
+    package_data={"vcenter_eam_plugin": ["py.typed"], "vcenter_eam_plugin.analytics": ["*.sandesh"]},
     # Beside the package, below the prefix: what an installation copies to its place.
     data_files=[
         ("share/man/man1", ["etc/man/vcenter-eam.1"]),
         ("share/man/man8", ["etc/man/contrail-vcenter-eam-plugin.8"]),
         ("share/contrail-vcenter-eam-plugin", ["etc/vcenter_eam.conf", "etc/contrail-vcenter-eam-plugin.service"]),
         ("share/contrail-vcenter-eam-plugin/samples", sorted(str(p) for p in Path("etc/samples").glob("*.conf"))),
+        ("share/contrail-vcenter-eam-plugin/alarms", sorted(str(p) for p in Path("etc/alarms").glob("*.json"))),
     ],
     zip_safe=False,
     install_requires=REQUIRES,

@@ -36,6 +36,7 @@ from vcenter_eam_plugin.options import (
     NAME,
     PAIRS,
     PATH,
+    PATH_OR_NONE,
     SECRET,
     TEXT,
     THUMBPRINT,
@@ -151,6 +152,13 @@ class DefaultsConfig:
     )
     log_level: str = option(
         choice({level: level for level in LOG_LEVELS}), "The least urgent level that is logged.", default="SYS_NOTICE"
+    )
+    vrouter_map_file: Path | None = option(
+        PATH_OR_NONE,
+        "The ESXiToVRouterIp.map of the Java contrail-vcenter-plugin on this machine, to be kept up to date: a line "
+        "for each ESXi host's name and address. It is rewritten in place, and lines of others are left alone. Empty: "
+        "not written.",
+        default=None,
     )
 
     log_format: LogFormat = option(
@@ -508,6 +516,21 @@ class ZookeeperConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyticsConfig:
+    """Contrail's analytics, for vcenter-eam analytics-bridge. A host process has collectors of its own."""
+
+    collectors: tuple[Address, ...] = option(
+        ADDRESSES,
+        "The contrail-collectors to send to; port 8086 unless named.",
+        default=(Address("127.0.0.1", 8086),),
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that are right each for itself, but not together."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectConfig:
     """The way in over the network: JSON API and health, for this machine alone unless told otherwise."""
 
@@ -572,6 +595,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "EAM": EamConfig,
     "RABBIT": RabbitConfig,
     "ZOOKEEPER": ZookeeperConfig,
+    "ANALYTICS": AnalyticsConfig,
     "INTROSPECT": IntrospectConfig,
 }
 """Sections in the order of the sample file."""
@@ -600,6 +624,7 @@ class Configuration:
     rabbit: RabbitConfig = RabbitConfig()
     zookeeper: ZookeeperConfig | None = None
     """``None`` when the section is absent or empty: then the instance leads alone."""
+    analytics: AnalyticsConfig = AnalyticsConfig()
     introspect: IntrospectConfig = IntrospectConfig()
     vcenters: tuple[VCenterUnit, ...] = ()
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -616,6 +641,7 @@ class Configuration:
         yield "RABBIT", self.rabbit
         if self.zookeeper is not None:
             yield "ZOOKEEPER", self.zookeeper
+        yield "ANALYTICS", self.analytics
         yield "INTROSPECT", self.introspect
 
 
@@ -660,6 +686,7 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
     # A section that could not be built has put its problems into the reader; defaults let the others be checked, too.
     rabbit = reader.build(RabbitConfig, "RABBIT") or RabbitConfig()
     defaults = reader.build(DefaultsConfig, "DEFAULTS") or DefaultsConfig()
+    analytics = reader.build(AnalyticsConfig, "ANALYTICS") or AnalyticsConfig()
     introspect = reader.build(IntrospectConfig, "INTROSPECT") or IntrospectConfig()
     zookeeper = reader.build(ZookeeperConfig, "ZOOKEEPER") if reader.has_values("ZOOKEEPER") else None
     units = _units(reader, need_vcenter)
@@ -678,6 +705,7 @@ def _build(reader: Reader, need_vcenter: bool) -> Configuration:
         defaults=defaults,
         rabbit=rabbit,
         zookeeper=zookeeper,
+        analytics=analytics,
         introspect=introspect,
         vcenters=units,
         origins=reader.origins,

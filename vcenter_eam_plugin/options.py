@@ -254,6 +254,9 @@ def _path(raw: str) -> Path:
 
 
 PATH = Kind("an absolute path", _path)
+PATH_OR_NONE: Kind[Path | None] = Kind(
+    "an absolute path, or nothing", lambda raw: _path(raw) if raw else None, lambda path: str(path or "")
+)
 
 
 def _thumbprint(raw: str) -> str:

@@ -24,6 +24,7 @@ import gevent.monkey
 from vcenter_eam_plugin.cluster.client import ZooKeeper
 from vcenter_eam_plugin.config import Configuration, from_sections
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
+from vcenter_eam_plugin.host_analytics import HostAnalytics, sandesh_sender
 from vcenter_eam_plugin.service import STOP_SECONDS, Service
 from vcenter_eam_plugin.web.control import ControlSocket
 from vcenter_eam_plugin.web.server import WebServer
@@ -41,13 +42,16 @@ class EamPlugin:
     KazooClient that the host starts and stops, serves for an election of our own; without both, ``[ZOOKEEPER]`` does,
     and without that we lead alone. Keywords that other plugins take are accepted and ignored, as hosts hand the same to
     all.
+
+    ``sandesh`` is the host's generator: where Contrail's Python packages are installed, analytics is told of each
+    ContrailVM through it (``docs/analytics.md``).
     """
 
     def __init__(
         self,
         conf_sections: Any = None,
         conf_file: str | Sequence[str] | None = None,
-        sandesh: Any = None,  # noqa: ARG002 - hosts hand it to every plugin
+        sandesh: Any = None,
         logger: Any = None,
         zookeeper_client: Any = None,
         is_master: Callable[[], bool] | None = None,
@@ -55,6 +59,9 @@ class EamPlugin:
     ) -> None:
         self._sections = conf_sections
         self._files = _paths(conf_file)
+        self._sandesh = sandesh
+        self._analytics: HostAnalytics | None = None
+        self._analytics_says = "not told: the host handed over no sandesh"
         self._log = logger if isinstance(logger, logging.Logger) else logging.getLogger("vcenter_eam_plugin")
         self._zookeeper_client = zookeeper_client
         self._is_master = is_master
@@ -73,7 +80,7 @@ class EamPlugin:
                 is_master=self._is_master,
                 zookeeper=None if self._zookeeper_client is None else ZooKeeper.of_host(self._zookeeper_client),
                 logger=self._log,
-                endpoints=(ControlSocket, WebServer),
+                endpoints=(ControlSocket, WebServer, *self._ways_out()),
             )
             service.start()
         except PluginError as exc:
@@ -100,14 +107,39 @@ class EamPlugin:
             self._log.exception("The EAM plugin did not end in order.")
 
     def status(self) -> dict[str, Any]:
-        """``running``, why not if not, and the state of each vCenter. Holds no secret."""
+        """``running``, why not if not, whether analytics is told, and the state of each vCenter. Holds no secret."""
         if self._service is None:
             return {"running": False, "reason": self._refusal, "vcenters": []}
-        return {"running": True, "reason": "", **self._service.status()}
+        return {"running": True, "reason": "", "analytics": self._analytics_says, **self._service.status()}
 
     def greenlets(self) -> list[gevent.Greenlet]:
         """Every greenlet of ours, for the host's dump of stacks."""
-        return list(self._service.greenlets().values()) if self._service is not None else []
+        if self._service is None:
+            return []
+        told = self._analytics.greenlets() if self._analytics is not None else {}
+        return [*self._service.greenlets().values(), *told.values()]
+
+    def _ways_out(self) -> list[Callable[[Service], HostAnalytics]]:
+        """To analytics, where the host's sandesh can carry our UVEs; a host without is no trouble."""
+        if self._sandesh is None:
+            return []
+        try:
+            send = sandesh_sender(self._sandesh, self._log.getChild("analytics"))
+        except PluginError as exc:
+            self._analytics_says = f"not told: {exc}"
+            self._log.warning("Contrail's analytics is not told of ContrailVMs. %s", exc)
+            return []
+        except Exception as exc:  # noqa: BLE001 - whatever the host's generator raises, the plugin runs without it
+            self._analytics_says = f"not told: unexpected error: {type(exc).__name__}"
+            self._log.exception("Contrail's analytics is not told of ContrailVMs.")
+            return []
+
+        def make(service: Service) -> HostAnalytics:
+            self._analytics = HostAnalytics(service, send)
+            return self._analytics
+
+        self._analytics_says = "told through the host's sandesh"
+        return [make]
 
     def _refuse(self, why: str) -> None:
         self._refusal = why

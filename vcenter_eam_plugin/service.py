@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
@@ -25,6 +26,7 @@ from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.leadership import Alone, HostSays
+from vcenter_eam_plugin.map_file import MapFile, MapKeeper
 from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.packages import PackageSource
@@ -37,7 +39,8 @@ STOP_SECONDS = 5.0
 
 
 class Endpoint(Protocol):
-    """A way in for people. ``start`` never raises: what goes wrong is an alarm, and the service runs on without it."""
+    """A way in for people, or out to other systems. ``start`` never raises: what goes wrong is an alarm or a line in
+    the log, and the service runs on without it."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -48,7 +51,7 @@ class Service:
 
     A host process may say who leads (``is_master``) or lend its ``zookeeper`` for an election; else ``[ZOOKEEPER]``
     says where to elect, and without it we lead alone. ``broker`` replaces what ``[RABBIT]`` says.
-    ``endpoints`` make the ways in, which sit on the service and are started and stopped with it.
+    ``endpoints`` make the ways in and out, which sit on the service and are started and stopped with it.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Service:
     ) -> None:
         self.configuration = configuration
         self.log = logger or logging.getLogger("vcenter_eam_plugin")
-        self._broker = broker or broker_settings(configuration.rabbit)
+        self.broker = broker or broker_settings(configuration.rabbit)
         self.name = f"{socket.getfqdn()}:{os.getpid()}"
         """What other instances and the operators know us by."""
         self._is_master = is_master
@@ -82,6 +85,7 @@ class Service:
         directory = own_directory(self.configuration.defaults.state_directory)
         for warning in self.configuration.warnings:
             self.log.warning("%s", warning)
+        vrouter_map = self._make_map_file(directory)
         if self._ovf is not None:
             self._ovf.start()
         packages = []
@@ -92,7 +96,7 @@ class Service:
                 Unit(
                     config,
                     self.configuration.rabbit,
-                    self._broker,
+                    self.broker,
                     directory,
                     publisher_name=socket.getfqdn(),
                     package=package,
@@ -107,6 +111,9 @@ class Service:
         for unit, package in zip(self.units, packages, strict=True):
             # A new leader or a restart must serve what agencies already point to, before anybody asks for a new one.
             self._watching[f"{unit.name}/ovf-package"] = gevent.spawn(package.watch, unit.alarms, unit.agency)
+        if vrouter_map is not None:
+            keeper = MapKeeper(vrouter_map, self.units, self.log.getChild("vrouter-map"))
+            self._watching["vrouter-map"] = gevent.spawn(keeper.run)
         for endpoint in self._endpoints:
             endpoint.start()
 
@@ -177,6 +184,10 @@ class Service:
             wall_clock=time.time,
             log=self.log.getChild("election"),
         )
+
+    def _make_map_file(self, directory: Path) -> MapFile | None:
+        path = self.configuration.defaults.vrouter_map_file
+        return None if path is None else MapFile(path, directory / "vrouter-map.json")
 
     def _make_ovf_server(self) -> OvfServer | None:
         defaults = self.configuration.defaults

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
 from tests.support.rabbit import RabbitNode, take_all, wait_for
-from vcenter_eam_plugin.bus import broker
+from vcenter_eam_plugin.bus import broker, document
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.bus.outbox import Outbox, Row
@@ -296,6 +297,32 @@ def test_a_refused_login_ends_it_with_one_clear_sentence(broker_settings: Broker
         Consumer(replace(broker_settings, password=lambda: "wrong"), print).run()
     with pytest.raises(BrokerRefused, match="refused to log in"):
         Consumer(replace(broker_settings, vhost="nowhere"), print).run()
+
+
+def test_the_consumer_that_the_page_shows(
+    broker_settings: BrokerSettings, outbox: Outbox, rabbit_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/messages.md: as it stands there, but for the broker's address."""
+    code = re.sub(r'^url = ".*"$', f'url = "{rabbit_url}"', document.CONSUMER, flags=re.MULTILINE)
+    names: dict[str, Any] = {}
+    running = gevent.spawn(exec, code, names)
+    wait_for(lambda: "consumer" in names and names["consumer"].ready.is_set(), what="it listens")
+    outbox.accept([contrail_vm(1, A), contrail_vm(2, A)])
+    outbox.accept([contrail_vm(1, B)])
+    send(broker_settings, *take(outbox))
+    outbox.accept([contrail_vm(2, State.REMOVED)])
+    take(outbox)
+    outbox.snapshot()
+    send(broker_settings, *take(outbox))
+    wait_for(lambda: set(names["consumer"].view.states) == {key_of(1)}, what="the END")
+    assert names["consumer"].stop()
+    running.get(timeout=5)
+    assert capsys.readouterr().out.splitlines() == [
+        "esx-1.dc0.example None -> ACTIVE",
+        "esx-2.dc0.example None -> ACTIVE",
+        "esx-1.dc0.example ACTIVE -> POWERED_OFF",
+        f"not there any more: {key_of(2)}",
+    ]
 
 
 def test_memory_transport(outbox: Outbox, listen: Listen) -> None:

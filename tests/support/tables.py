@@ -49,7 +49,7 @@ ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
     "S15": ("sees that a lost host's ContrailVM is not started elsewhere", ["maintenance.md"]),
     "S16": ("sees that HA leaves ContrailVMs out of its slots", ["maintenance.md"]),
     "S17": ("follows properties and events; losing events costs time alone", ["architecture.md"]),
-    "S18": ("publishes every state change on RabbitMQ", ["messages.md"]),
+    "S18": ("publishes every state change on RabbitMQ", ["messages.md", "analytics.md"]),
     "S19": ("runs as a daemon, or in the process of another service", ["operations.md"]),
     "S20": ("installs a ContrailVM on a new host with no hand on anything", ["host-spec.md", "install.md"]),
 }

@@ -23,6 +23,7 @@ ALLOWED_PARTS: dict[str, set[str]] = {
     "domain": {"domain"},
     "simulator": {"simulator"},
     **{edge: {edge, "domain"} for edge in EDGES},
+    "analytics": {"analytics", "bus", "domain"},
 }
 """What the parts that have a rule of their own may import of the project."""
 
@@ -41,6 +42,7 @@ DOMAIN_LIBRARIES = {
     "functools",
     "hashlib",
     "heapq",
+    "ipaddress",
     "itertools",
     "json",
     "math",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import gevent
 import pytest
 
+from tests.support.collector import Generator, pysandesh
 from vcenter_eam_plugin import plugin as module
 from vcenter_eam_plugin import unit as unit_module
 from vcenter_eam_plugin.brokers import broker_settings
@@ -17,6 +18,8 @@ from vcenter_eam_plugin.config import from_sections
 from vcenter_eam_plugin.leadership import Alone
 from vcenter_eam_plugin.plugin import EamPlugin
 from vcenter_eam_plugin.unit import Unit
+
+__all__ = ["pysandesh"]
 
 SECTIONS = {
     "VCENTER": {"vc_host": "vc.example", "vc_username": "contrail@vsphere.local", "vc_password": "secret"},
@@ -90,3 +93,79 @@ def test_an_unexpected_error_while_connecting_is_an_alarm(monkeypatch: pytest.Mo
         assert "KeyError" in next(iter(unit.alarms)).text
     finally:
         unit.stop(1.0)
+
+
+class UnstartedService:
+    """What an endpoint asks for when it is made."""
+
+    log = logging.getLogger("test.plugin")
+
+
+class RecordedService:
+    """Takes what it is given; its endpoints are those that the real one would make."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, *_: Any, **given: Any) -> None:
+        RecordedService.made.append(given)
+
+    @classmethod
+    def endpoints(cls) -> list[str]:
+        """The kinds of the ways in and out that the last one was given."""
+        makers = cls.made[-1]["endpoints"]
+        return [
+            make.__qualname__ if isinstance(make, type) else type(make(UnstartedService())).__name__ for make in makers
+        ]
+
+    def start(self) -> None: ...
+
+    def status(self) -> dict[str, Any]:
+        return {"vcenters": []}
+
+    def greenlets(self) -> dict[str, Any]:
+        return {}
+
+    def stop(self, timeout: float) -> None: ...
+
+
+class BrokenGenerator:
+    """A host's sandesh that raises when it is asked what it knows."""
+
+    @property
+    def _uve_type_maps(self) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.usefixtures("pysandesh")
+def test_a_hosts_sandesh_tells_analytics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Service", RecordedService)
+    plugin = EamPlugin(conf_sections=SECTIONS, sandesh=Generator())
+    plugin.start()
+    assert plugin.status()["analytics"] == "told through the host's sandesh"
+    assert "HostAnalytics" in RecordedService.endpoints()
+    plugin.stop()
+
+
+@pytest.mark.parametrize(
+    ("sandesh", "installed", "says"),
+    [
+        (None, False, "not told: the host handed over no sandesh"),
+        (object(), False, "not told: pysandesh, the library"),
+        (object(), True, "not told: The sandesh generator of this process cannot be taught"),
+        (BrokenGenerator(), True, "not told: unexpected error: AssertionError"),
+    ],
+)
+def test_a_sandesh_that_cannot_carry_our_uves_is_no_trouble(
+    sandesh: Any, installed: bool, says: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Hosts hand it to every plugin; pysandesh is not installed here."""
+    if installed:
+        request.getfixturevalue("pysandesh")
+    monkeypatch.setattr(module, "Service", RecordedService)
+    plugin = EamPlugin(conf_sections=SECTIONS, sandesh=sandesh)
+    plugin.start()
+    status = plugin.status()
+    assert status["running"]
+    assert status["analytics"].startswith(says)
+    assert "HostAnalytics" not in RecordedService.endpoints()
+    plugin.stop()

@@ -16,10 +16,29 @@ import msgspec
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.messages import Message, Stamp
-from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Event, Issue, State, VRouter
+from vcenter_eam_plugin.domain.status import AgentVm, ContrailVm, Eam, Esxi, Event, Issue, State, Violation, VRouter
 
 _VCENTER = "52f3b0a1-7c1d-4d7e-9a55-0c2f6f0e1a11"
 _SNAPSHOT = "0a4be4b5-2a3d-5d0c-b6a5-30c4c7a1f2d4"
+
+CONSUMER = """\
+from vcenter_eam_plugin.bus.consumer import Consumer
+
+
+def told(message):
+    if message["key"] is not None and message["event"] == "state":
+        print(message["esxi"]["name"], message["old_state"], "->", message["state"])
+
+
+def gone(keys):
+    print("not there any more:", *keys)
+
+
+url = "amqp://user:password@broker.example/vhost"
+consumer = Consumer(url, told, queue="vcenter_eam.my-service", on_dropped=gone)
+consumer.run()  # until consumer.stop(), called from another greenlet
+"""
+"""A consumer of one's own, as the page shows it; a test runs it."""
 
 _TEXT = f"""\
 <!-- Generated: python -m vcenter_eam_plugin.bus.document > docs/messages.md -->
@@ -60,7 +79,11 @@ Exchange, queue and bound are settings; these are their defaults.
 5. Ignore fields that are not listed here: a new field does not change `version`.
 
 `vcenter_eam_plugin.bus.consumer.Consumer` does all five; `vcenter_eam_plugin.bus.view` holds the rules without any
-input or output. `vcenter-eam listen` shows the stream.
+input or output. `vcenter-eam listen` shows the stream, and [analytics.md](analytics.md) is about a consumer that is
+there already. One of your own, in a process that gevent has patched:
+
+```python
+{CONSUMER}```
 
 ## Examples
 """
@@ -92,29 +115,34 @@ def examples() -> list[tuple[str, str, Message]]:
             _about(8, _record(State.ACTIVE, "guest heartbeat is yellow"), Event.DETAIL, State.ACTIVE),
         ),
         (
+            "UPDATE, `detail`: vCenter broke a rule",
+            "`violations` names what is broken now, and is empty again when it is over.",
+            _about(9, _broken(here), Event.DETAIL, State.ACTIVE),
+        ),
+        (
             "UPDATE, `state`: contact with the host is lost",
             "`last_state` is set in UNREACHABLE alone: what was known before.",
-            _about(9, _record(State.UNREACHABLE, "host is not responding", State.ACTIVE), Event.STATE, State.ACTIVE),
+            _about(10, _record(State.UNREACHABLE, "host is not responding", State.ACTIVE), Event.STATE, State.ACTIVE),
         ),
         (
             "DELETE: the host left",
             "The last message of a key, with the facts as last known.",
-            _about(10, _record(State.REMOVED, "the host is no longer in the scope"), Event.STATE, State.UNREACHABLE),
+            _about(11, _record(State.REMOVED, "the host is no longer in the scope"), Event.STATE, State.UNREACHABLE),
         ),
         (
             "SYNC, `BEGIN`: a snapshot begins",
             "Sent when a leader takes over, on request, and hourly. No ContrailVM is meant.",
-            messages.snapshot_begin(_stamp(11), _SNAPSHOT, 1),
+            messages.snapshot_begin(_stamp(12), _SNAPSHOT, 1),
         ),
         (
             "SYNC, `ITEM`: one ContrailVM, as it is",
             "Nothing changed; `event` is `sync`.",
-            messages.snapshot_item(_stamp(12), here, _SNAPSHOT, 1),
+            messages.snapshot_item(_stamp(13), here, _SNAPSHOT, 1),
         ),
         (
             "SYNC, `END`: the snapshot is complete",
             "Whom it did not name is gone.",
-            messages.snapshot_end(_stamp(13), _SNAPSHOT, 1),
+            messages.snapshot_end(_stamp(14), _SNAPSHOT, 1),
         ),
     ]
 
@@ -144,6 +172,13 @@ def _stamp(seq: int) -> Stamp:
 
 def _about(seq: int, record: ContrailVm, event: Event, old_state: State | None, coalesced: int = 0) -> Message:
     return messages.state_message(_stamp(seq), record, event=event, old_state=old_state, coalesced=coalesced)
+
+
+def _broken(record: ContrailVm) -> ContrailVm:
+    assert record.vm is not None
+    elsewhere = Violation(name="agent_vm_on_other_host", text="the ContrailVM was moved to esx-02.dc0.example")
+    vm = msgspec.structs.replace(record.vm, host="host-32")
+    return msgspec.structs.replace(record, vm=vm, violations=(elsewhere,))
 
 
 def _record(state: State, reason: str, last_state: State | None = None) -> ContrailVm:

@@ -26,6 +26,9 @@ class _Command(NamedTuple):
 COMMANDS = {
     "activate": _Command("vcenter_eam_plugin.cli.activate", "Have the running service act from now on."),
     "adopt": _Command("vcenter_eam_plugin.cli.adopt", "Use an agency of our name that belongs to somebody else."),
+    "analytics-bridge": _Command(
+        "vcenter_eam_plugin.cli.analytics_bridge", "Tell Contrail's analytics what the messages on the bus say."
+    ),
     "apply": _Command("vcenter_eam_plugin.cli.apply", "Do what the plan shows, now and exactly that."),
     "check": _Command("vcenter_eam_plugin.cli.check", "Look at everything that the service needs, before it does."),
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),

@@ -15,6 +15,7 @@ from vcenter_eam_plugin.bus import document
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.messages import Message, Oper, Stamp
 from vcenter_eam_plugin.domain.status import Event, State
+from vcenter_eam_plugin.domain.violations import RULES
 
 STAMP = Stamp(vcenter_uuid=VCENTER, publisher="p", epoch=7, seq=42, timestamp=1_700_000_000_000_000)
 PAGE = Path(__file__).parents[3] / "docs" / "messages.md"
@@ -83,6 +84,13 @@ def test_there_is_an_example_of_every_operation_and_event() -> None:
     shown = [message for *_, message in document.examples()]
     assert {message.oper for message in shown} == set(Oper)
     assert {message.event for message in shown} == set(Event)
+
+
+def test_every_part_of_a_message_is_shown_filled_in_some_example() -> None:
+    shown = [json.loads(messages.encode(message)) for *_, message in document.examples()]
+    assert [name for name in messages.Message.__struct_encode_fields__ if not any(body[name] for body in shown)] == []
+    names = {rule for rule, _ in RULES}
+    assert {each["name"] for body in shown for each in body["violations"]} <= names
 
 
 def test_the_page_is_current() -> None:
