@@ -55,7 +55,7 @@ ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 """What the system must do, in few words, and the pages that explain it."""
 
-ACROSS = ("demo", "killed_daemon", "storm")
+ACROSS = ("demo", "intake_faults", "killed_daemon", "storm", "suspect_reads")
 """Scenarios that are about no single row, by the end of their file's name."""
 
 
