@@ -22,7 +22,8 @@ EDGES = ("vsphere", "eam", "bus", "cluster", "ovf")
 ALLOWED_PARTS: dict[str, set[str]] = {
     "domain": {"domain"},
     "simulator": {"simulator"},
-    **{edge: {edge, "domain"} for edge in EDGES},
+    **{edge: {edge, "domain", "turns"} for edge in EDGES},
+    "turns": set(),
 }
 """What the parts that have a rule of their own may import of the project."""
 
