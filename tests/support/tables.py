@@ -55,7 +55,14 @@ ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 """What the system must do, in few words, and the pages that explain it."""
 
-ACROSS = ("demo", "killed_daemon", "storm")
+ACROSS = (
+    "demo",
+    "killed_daemon",
+    "promise_p09_bounded_repairs",
+    "promise_p14_dry_run",
+    "promises_at_scale",
+    "storm",
+)
 """Scenarios that are about no single row, by the end of their file's name."""
 
 
