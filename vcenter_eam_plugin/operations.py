@@ -32,6 +32,7 @@ from vcenter_eam_plugin.domain.names import candidates
 from vcenter_eam_plugin.domain.operations import Sight, preview
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.pipeline import Pipeline
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
 
 AT_ONCE = 8
@@ -83,12 +84,14 @@ class Operations:
 
     def hosts(self) -> list[dict[str, Any]]:
         """Everything known about each ContrailVM, as it is published."""
-        return [
-            {"vcenter": unit.name, **msgspec.to_builtins(status)}
-            for unit in self._units
-            if unit.pipeline is not None
-            for status in sorted(unit.pipeline.fleet.statuses(), key=lambda each: each.esxi.name)
-        ]
+        rows: list[dict[str, Any]] = []
+        turns = Turns()
+        for unit in self._units:
+            statuses = unit.pipeline.fleet.statuses() if unit.pipeline is not None else ()
+            for status in sorted(statuses, key=lambda each: each.esxi.name):
+                turns.give()
+                rows.append({"vcenter": unit.name, **msgspec.to_builtins(status)})
+        return rows
 
     def scope(self) -> list[dict[str, Any]]:
         """Each compute resource that is configured or that the agency covers."""

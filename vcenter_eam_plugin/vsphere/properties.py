@@ -6,8 +6,9 @@ Not promised: a snapshot. Pages of one read may be moments apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -15,8 +16,10 @@ from pyVmomi import vim, vmodl
 from vcenter_eam_plugin.domain.errors import PrivilegeMissing, SessionExpired, SilentlyExpired
 from vcenter_eam_plugin.vsphere.session import Session
 
-#: Objects per page. pyVmomi decodes on the event loop, about 0.3 ms per object of our size.
+#: Objects per page.
 PAGE = 50
+#: Objects named in one request: pyVmomi writes a request in one go, about 0.1 ms per object.
+NAMED_AT_ONCE = 100
 
 _Collector = vmodl.query.PropertyCollector
 
@@ -53,6 +56,13 @@ def object_spec(obj: Any, select: Sequence[Any] = (), *, skip: bool = False) -> 
 def filter_spec(objects: Sequence[Any], properties: Sequence[Any]) -> Any:
     """One filter. Objects that do not exist are reported as missing and do not spoil the whole read."""
     return _Collector.FilterSpec(objectSet=list(objects), propSet=list(properties), reportMissingObjectsInResults=True)
+
+
+def batched(morefs: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Morefs in as many requests as it takes not to hold the event loop by writing one."""
+    rest = iter(morefs)
+    while some := tuple(islice(rest, NAMED_AT_ONCE)):
+        yield some
 
 
 def check_missing(session: Session, moref: str, missing: Iterable[Any]) -> None:
@@ -112,8 +122,8 @@ def _retrieve(session: Session, spec: Any) -> list[Read]:
 def read_objects(session: Session, kind: Any, morefs: Iterable[str], paths: Sequence[str]) -> dict[str, Read]:
     """The same properties of several objects of one type, by moref; those that do not exist are left out."""
     stub = session.vim_stub()
-    objects = [object_spec(kind(moref, stub)) for moref in morefs]
-    if not objects:
-        return {}
-    spec = filter_spec(objects, [property_spec(kind, paths)])
-    return {read.moref: read for read in retrieve(session, spec)}
+    found: dict[str, Read] = {}
+    for some in batched(morefs):
+        spec = filter_spec([object_spec(kind(moref, stub)) for moref in some], [property_spec(kind, paths)])
+        found.update((read.moref, read) for read in retrieve(session, spec))
+    return found

@@ -44,6 +44,7 @@ from vcenter_eam_plugin.domain.errors import (
     Unavailable,
     WrongState,
 )
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
 log = logging.getLogger(__name__)
@@ -147,8 +148,22 @@ class SessionSettings:
         return self.extension_key if self.client_cert else self.username
 
 
+class _Answer(http.client.HTTPResponse):
+    """Gives others their turn while a large answer is decoded: pyVmomi decodes as it reads, two KiB at a time."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._turns = Turns()
+
+    def read(self, amt: int | None = None) -> bytes:
+        self._turns.give()
+        return super().read(amt)
+
+
 class _Connection(http.client.HTTPSConnection):
     """Closes its socket also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open."""
+
+    response_class = _Answer
 
     def connect(self) -> None:
         try:
