@@ -84,9 +84,10 @@ def in_time(what: object = "the input", seconds: float = IN_TIME) -> Iterator[No
     assert took < seconds, f"{took:.1f} s for {what!r:.300}"
 
 
-def one_sentence(error: BaseException, most: int = 20_000) -> str:
-    """The error's text, which must be something that a person can read."""
+def one_sentence(error: BaseException, most: int = 20_000, naming: object = "") -> str:
+    """The error's text, which must be something that a person can read. It names ``naming``."""
     text = str(error)
+    assert str(naming) in text
     assert text.strip(), f"{type(error).__name__} says nothing"
     assert len(text) <= most, f"{len(text)} characters: {text[:300]} ..."
     return text
