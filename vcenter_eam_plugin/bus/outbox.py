@@ -48,6 +48,12 @@ _OPEN_WAIT = 1.0
 _AT_ONCE = 100
 """Records until the hub gets its turn: some 10 ms, where 2,500 hosts at once would stop it for 0.2 s (measured)."""
 
+_NO_OUTBOX = ("not a database", "malformed", "already exists")
+"""How sqlite says that a file is not what we wrote."""
+
+_DAMAGED = (*_NO_OUTBOX, "no such table", "no such column", "Could not decode")
+"""How it says so of what is in the file, once its tables should stand."""
+
 _GONE = "the host is no longer in the scope"
 
 _MIGRATIONS = (
@@ -142,6 +148,7 @@ class Outbox:
         try:
             self._claim()
             self._accepted = self._load()
+            self._check_readable()
         except BaseException:
             self._db.close()
             raise
@@ -409,7 +416,28 @@ class Outbox:
     def _load(self) -> dict[str, ContrailVm]:
         with self._reading():
             rows = self._db.execute("SELECT key, status FROM accepted").fetchall()
-        return {key: _decode(blob) for key, blob in rows}
+        try:
+            return {str(key): _decode(blob) for key, blob in rows}
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
+            raise self._damaged(str(exc)[:200]) from exc
+
+    def _check_readable(self) -> None:
+        """At the start, and not in the middle of sending: what sqlite gives back may be damaged all the same."""
+        try:
+            _ = self.last_epoch, self.oldest_unsent_age
+            with self._reading():
+                events = self._db.execute("SELECT DISTINCT event FROM message").fetchall()
+                strange = self._db.execute(
+                    "SELECT count(*) FROM message WHERE typeof(body) != 'blob' OR typeof(id) != 'text' OR"
+                    " typeof(routing_key) != 'text' OR typeof(timestamp) != 'integer'"
+                    " OR typeof(base) NOT IN ('blob', 'null')"
+                ).fetchone()[0]
+            for (event,) in events:
+                Event(event)
+        except (TypeError, ValueError) as exc:
+            raise self._damaged(str(exc)[:200]) from exc
+        if strange:
+            raise self._damaged("what waits is no messages")
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -417,7 +445,7 @@ class Outbox:
                 Path(self._path).parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(self._path, timeout=_OPEN_WAIT, isolation_level=None)
         except (OSError, sqlite3.Error) as exc:
-            raise self._unusable(exc) from exc
+            raise self._unusable(exc, _NO_OUTBOX) from exc
         try:
             # Exclusive: a second process on the same file would send our messages again and give seq out twice.
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -426,7 +454,7 @@ class Outbox:
             self._migrate(db)
         except sqlite3.Error as exc:
             db.close()
-            raise self._unusable(exc) from exc
+            raise self._unusable(exc, _NO_OUTBOX) from exc
         except BaseException:
             db.close()
             raise
@@ -455,21 +483,24 @@ class Outbox:
                 remedy="Check vc_host; if the vCenter was really replaced, move the file away.",
             )
 
-    def _unusable(self, exc: Exception) -> Exception:
+    def _unusable(self, exc: Exception, damaged: Sequence[str] = _DAMAGED) -> Exception:
         text = str(exc)
         if "locked" in text:
             return ConfigurationError(
                 f"The outbox {self._path} is in use by another process.",
                 remedy="Stop it, or give this instance another state_directory.",
             )
-        if "not a database" in text or "malformed" in text:
-            return ConfigurationError(
-                f"The outbox {self._path} is damaged or no outbox ({text}).",
-                remedy="Move the file away: every ContrailVM is then announced anew.",
-            )
+        if any(sign in text for sign in damaged):
+            return self._damaged(text)
         return Unavailable(
             f"The outbox {self._path} cannot be used: {text}.",
             remedy="Check the free space and the permissions of its directory.",
+        )
+
+    def _damaged(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The outbox {self._path} is damaged or no outbox ({why}).",
+            remedy="Move the file away: every ContrailVM is then announced anew.",
         )
 
     @contextmanager
