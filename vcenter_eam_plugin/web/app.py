@@ -37,7 +37,7 @@ from vcenter_eam_plugin.domain.errors import (
 from vcenter_eam_plugin.domain.requests import Request
 from vcenter_eam_plugin.service import Service
 
-MAX_BODY = 64 * 1024
+MAX_BODY = 8 * 1024
 """Bytes; a request is a handful of names."""
 JSON_LINES = "application/x-ndjson"
 
@@ -69,6 +69,7 @@ def create_app(service: Service, who: Callable[[], str]) -> Flask:
     """The application. ``who`` tells, within a request, who asks: it goes to the audit lines."""
     app = Flask("vcenter_eam_plugin", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # else //v1/apply is answered by a redirect
 
     @app.get("/v1/status")
     def status() -> Response:
@@ -130,9 +131,14 @@ def create_app(service: Service, who: Callable[[], str]) -> Flask:
 
 def _body(kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(request.get_data() or b"{}", type=kind)
-    except msgspec.MsgspecError as exc:
-        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+        asked = msgspec.json.decode(request.get_data() or b"{}", type=kind)
+        # A lone surrogate passes as an escape, and then fails in each answer and log line that names it.
+        msgspec.json.encode(asked)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolError(f"The request is not understood: {str(exc)[:200]}.") from exc
+    except OSError as exc:  # the body broke off, or its chunks are none
+        raise ProtocolError("The request is not understood: its body is not whole.") from exc
+    return asked
 
 
 def _json(value: Any, status: int = 200) -> Response:
