@@ -522,6 +522,7 @@ def _cross_checked(hosts: list[HostEntry]) -> list[HostEntry]:
         for other in namesakes:
             if entry.overlaps(hosts[other]):
                 both(other, number, "is described twice; see")
+                break
         if len(namesakes) < MOST_NAMESAKES:
             namesakes.append(number)
         else:

@@ -12,8 +12,8 @@ import random
 import pytest
 from hypothesis import HealthCheck, core, settings
 
-DEFAULT_EXAMPLES = 60
-"""Per target in CI: all targets together then take some 60 s on two busy cores."""
+DEFAULT_EXAMPLES = 40
+"""Per target in CI: all targets together then take a minute of computing."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

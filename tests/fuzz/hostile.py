@@ -23,7 +23,6 @@ Damage = Callable[[bytes], bytes]
 
 _ELEMENT = re.compile(rb"<([A-Za-z]\w*)((?:\s[^<>]*)?)>([^<>]*)</\1>")
 """An element of text alone."""
-_START = re.compile(rb"<[A-Za-z][^<>]*[^/<>]>|<[A-Za-z]>")
 
 
 class Damaged:
@@ -88,24 +87,19 @@ def fault(name: bytes) -> bytes:
     )  # fmt: skip
 
 
-@st.composite
-def breaking(draw: st.DrawFn) -> Damage:
-    """Damage that keeps most of the structure: texts, types, elements. No two examples damage the same place."""
-    kind = draw(
-        st.sampled_from(("text", "type", "drop", "repeat", "rename", "empty", "nest", "namespace", "number", "fault"))
-    )
-    place = draw(st.floats(0, 1, exclude_max=True))
-    word, attribute = draw(st.sampled_from(WORDS)), draw(st.sampled_from(ATTRIBUTES))
-    times, name = draw(st.integers(2, 300)), draw(st.sampled_from(FAULTS))
+KINDS = ("text", "type", "drop", "repeat", "rename", "empty", "nest", "namespace", "number", "fault")
+
+
+def broken(kind: str, place: float, word: bytes, attribute: bytes, times: int, name: bytes) -> Damage:
+    """Damage that keeps most of the structure: one text, type or element, at ``place`` (0 to 1) of the answer."""
 
     def damage(body: bytes) -> bytes:
         leaves = list(_ELEMENT.finditer(body))
-        starts = list(_START.finditer(body))
         if kind == "fault":
             return fault(name)
         if kind == "namespace":
             return body.replace(b"urn:vim25", b"urn:nonsense").replace(b"urn:eam", b"urn:nonsense")
-        if not leaves or not starts:
+        if not leaves:
             return body
         leaf = leaves[int(place * len(leaves))]
         tag, attributes, text = leaf.groups()
@@ -123,6 +117,19 @@ def breaking(draw: st.DrawFn) -> Damage:
 
     damage.__qualname__ = f"{kind} at {place:.4f} with {word[:20]!r}{attribute!r} {times} {name!r}"
     return damage
+
+
+def breaking() -> st.SearchStrategy[Damage]:
+    """Any :func:`broken`."""
+    return st.builds(
+        broken,
+        st.sampled_from(KINDS),
+        st.floats(0, 1, exclude_max=True),
+        st.sampled_from(WORDS),
+        st.sampled_from(ATTRIBUTES),
+        st.integers(2, 300),
+        st.sampled_from(FAULTS),
+    )
 
 
 @st.composite

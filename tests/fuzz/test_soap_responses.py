@@ -31,6 +31,7 @@ from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.simulator.server import Simulator
 from vcenter_eam_plugin.vsphere import inventory, properties
+from vcenter_eam_plugin.vsphere import session as session_module
 from vcenter_eam_plugin.vsphere.answer import MOST_BYTES
 from vcenter_eam_plugin.vsphere.inventory import Inventory
 from vcenter_eam_plugin.vsphere.scope import list_compute_resources
@@ -302,8 +303,9 @@ def test_damaged_http(bare: Bare, answer: bytes) -> None:
     ask(bare, lambda sock: sock.sendall(answer))
 
 
-def test_a_drip_ends_at_the_deadline(bare: Bare) -> None:
+def test_a_drip_ends_at_the_deadline(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never silent for long, never done: header and body."""
+    monkeypatch.setattr(session_module, "DEADLINE_MARGIN_SECONDS", 1.0)
     assert isinstance(ask(bare, lambda sock: drip(sock, whole(VERSIONS), 0.2)), Unavailable)
     head, _, body = whole(VERSIONS).partition(b"\r\n\r\n")
 
