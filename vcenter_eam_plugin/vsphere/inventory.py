@@ -46,9 +46,11 @@ from vcenter_eam_plugin.domain.facts import (
     VmPower,
 )
 from vcenter_eam_plugin.domain.observations import Hint, InventoryObserved
+from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.vsphere import events
 from vcenter_eam_plugin.vsphere.properties import (
+    MOST_PAGES,
     PAGE,
     check_missing,
     filter_spec,
@@ -185,7 +187,8 @@ class Inventory:
         if stream is None:
             return  # the next stream starts with them
         try:
-            unknown = stream.follow(self._followed)
+            with self._understood():
+                unknown = stream.follow(self._followed)
         except PluginError as exc:
             log.info("The list of watched VMs could not be changed, so everything is listed again: %s", exc)
             if isinstance(exc, SuspectRead):
@@ -266,20 +269,23 @@ class Inventory:
         stream = _Stream(self._session, self._clock, self._scope, frozenset(self._known()))
         try:
             self._stream = stream
-            stream.open()
-            unknown = stream.follow(self._followed)
-            self._emit(stream.listing(self._interrupted))
+            with self._understood():
+                stream.open()
+                unknown = stream.follow(self._followed)
+                listing = stream.listing(self._interrupted)
+            self._emit(listing)
             if unknown:
                 self._emit(InventoryObserved(at=self._clock(), gone=unknown))
-            self._tell(stream.take_page())
+            self._tell(stream)
             self.live, self.stale_since = True, None
             self.listings += 1
             while True:
                 self._mark_events(stream)
-                observation = stream.next(self._interrupted)
+                with self._understood():
+                    observation = stream.next(self._interrupted)
                 if observation is not None:
                     self._emit(observation)
-                self._tell(stream.take_page())
+                self._tell(stream)
         finally:
             self._stream = None
             stream.ended.set()
@@ -287,8 +293,13 @@ class Inventory:
             self._released.extend(stream.owned)
             self._give_back()
 
-    def _tell(self, page: list[Any] | None) -> None:
-        hints = () if page is None else self._hints.of_page(page)
+    def _understood(self) -> understood:
+        return understood(f"{self._session.name}: WaitForUpdatesEx")
+
+    def _tell(self, stream: _Stream) -> None:
+        with self._understood():
+            page = stream.take_page()
+            hints = () if page is None else self._hints.of_page(page)
         if hints:
             self._on_hints(hints)
 
@@ -481,13 +492,15 @@ class _Stream:
 
     def listing(self, interrupted: Callable[[], bool]) -> InventoryObserved:
         """The whole of it: all pages of the first update set, proven complete."""
-        while True:
+        for _ in range(MOST_PAGES):
             result = self._wait(interrupted, seconds=0)
             if result is None:
                 break
             self._apply(result)
             if not result.truncated:
                 break
+        else:
+            raise ProtocolError(f"{self._session.name}: the listing has no end: more than {MOST_PAGES} pages.")
         self._judge_tasks(self._objects)
         self._prove_complete()
         observation = self._observation(self._objects, (), complete=True)

@@ -13,13 +13,16 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from vcenter_eam_plugin.domain.errors import PrivilegeMissing, SessionExpired, SilentlyExpired
+from vcenter_eam_plugin.domain.errors import PrivilegeMissing, ProtocolError, SessionExpired, SilentlyExpired
+from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.vsphere.session import Session
 
 #: Objects per page.
 PAGE = 50
 #: Objects named in one request: pyVmomi writes a request in one go, about 0.1 ms per object.
 NAMED_AT_ONCE = 100
+#: Of one read: 100,000 objects, where a vCenter has at most 2,500 hosts.
+MOST_PAGES = 2000
 
 _Collector = vmodl.query.PropertyCollector
 
@@ -94,11 +97,12 @@ def retrieve(session: Session, spec: Any) -> list[Read]:
     that says so; otherwise such answers would go on for ever. Raises SessionExpired when that does not help.
     """
     generation = session.generation
-    try:
+    with understood(f"{session.name}: RetrievePropertiesEx"):
+        try:
+            return _retrieve(session, spec)
+        except SessionExpired:
+            session.renew(generation)
         return _retrieve(session, spec)
-    except SessionExpired:
-        session.renew(generation)
-    return _retrieve(session, spec)
 
 
 def _retrieve(session: Session, spec: Any) -> list[Read]:
@@ -114,6 +118,8 @@ def _retrieve(session: Session, spec: Any) -> list[Read]:
             found.append(Read(moref, type(content.obj), props))
         if not result.token:
             break
+        if len(found) > PAGE * MOST_PAGES:
+            raise ProtocolError(f"{session.name}: RetrievePropertiesEx has no end: more than {MOST_PAGES} pages.")
         # The token belongs to this session: a new one could not go on with it.
         result = session.call(collector.ContinueRetrievePropertiesEx, result.token, renew=False)
     return found

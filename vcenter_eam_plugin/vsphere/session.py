@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import gevent
 from cryptography import x509
@@ -44,7 +45,8 @@ from vcenter_eam_plugin.domain.errors import (
     Unavailable,
     WrongState,
 )
-from vcenter_eam_plugin.turns import Turns
+from vcenter_eam_plugin.domain.understanding import understood
+from vcenter_eam_plugin.vsphere.answer import Answer
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
 log = logging.getLogger(__name__)
@@ -148,22 +150,13 @@ class SessionSettings:
         return self.extension_key if self.client_cert else self.username
 
 
-class _Answer(http.client.HTTPResponse):
-    """Gives others their turn while a large answer is decoded: pyVmomi decodes as it reads, two KiB at a time."""
-
-    def begin(self) -> None:
-        super().begin()
-        self._turns = Turns()
-
-    def read(self, amt: int | None = None) -> bytes:
-        self._turns.give()
-        return super().read(amt)
-
-
 class _Connection(http.client.HTTPSConnection):
-    """Closes its socket also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open."""
+    """Reads answers in bounded pieces, and leaves no socket open.
 
-    response_class = _Answer
+    It closes it also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open then.
+    """
+
+    response_class = Answer
 
     def connect(self) -> None:
         try:
@@ -322,7 +315,8 @@ class Session:
         """Log in again, unless somebody did since ``generation``. One login at a time: who waits shares it."""
         with self._lock:
             if self.generation == generation:
-                self._login()
+                with understood(f"{self.name}: the login"):
+                    self._login()
 
     def close(self) -> None:
         """Log out and drop all connections. Never raises for what the server does: it may be gone."""
@@ -341,7 +335,8 @@ class Session:
             current = self._attempt(lambda: self.content.sessionManager.currentSession, idempotent=True)
         except SessionExpired:
             return False
-        return current is not None and current.key == self._key
+        with understood(f"{self.name}: currentSession"):
+            return current is not None and current.key == self._key
 
     def keep_alive(self) -> None:
         """Touch the session so that it does not idle out; log in again if it did."""
@@ -572,6 +567,11 @@ class Session:
         found = _SESSION_COOKIE.search(cookie)
         if found is None:
             raise ProtocolError(f"{self.name}: the login was accepted, but no session cookie came with it.")
+        if not session.key:
+            raise ProtocolError(f"{self.name}: the login was accepted, but the session has no key.")
+        uuid = content.about.instanceUuid
+        if str(UUID(uuid)) != uuid.lower():  # files of the state directory are named after it
+            raise ProtocolError(f"{self.name} calls itself {uuid[:40]!r}, which is no instanceUuid.")
         timeout = self.settings.call_timeout
         if self._vim is None or self._wait is None or self._eam is None:
             wait = self.settings.wait_seconds + WAIT_MARGIN_SECONDS
