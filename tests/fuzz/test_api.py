@@ -132,7 +132,7 @@ def test_any_body(client: Any, path: str, body: bytes) -> None:
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "NONSENSE", "PATCH"]),
     path=st.sampled_from([*GETS, *POSTS, "", "/", "/v1", "//v1/apply", "/v1/status/", "/v1/../v1/status", "/static/x"])
-    | st.text(st.characters(exclude_characters="?#"), max_size=20).map(lambda text: f"/{text}"),
+    | st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=20).map(lambda text: f"/{text}"),
     query=st.dictionaries(
         st.sampled_from(["vcenter", "x", ""]), TEXTS.filter(str.isascii) | st.text(max_size=8), max_size=2
     ),
@@ -183,6 +183,9 @@ def talk(path: Path, sent: bytes) -> bytes:
 @fewer(0.8)
 @given(sent=damaged(*SEEDS, telling=TELLING))
 @example(sent=SEEDS[0].replace(b"\r\n\r\n", b"\r\n" + b"X: y\r\n" * 200 + b"\r\n"))
+@example(sent=SEEDS[2] + b"\r\n2\r\n{}\r\n0\r\n\r\n")
+@example(sent=SEEDS[2].replace(b"chunked", b"chunked\r\x0b") + b"\r\n\r\n2\r\n{}\r\n")
+@example(sent=SEEDS[1].replace(b"HTTP/1.1", b"HTTP/1"))
 @example(sent=SEEDS[2].replace(b"2\r\n", b"zz\r\n"))
 @example(sent=SEEDS[2][:-5])
 @example(sent=SEEDS[0][:-10])

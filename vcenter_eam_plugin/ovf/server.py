@@ -317,7 +317,7 @@ class _Handler(PatientHandler):
     def read_request(self, raw_requestline: str) -> bool:
         """A download has no body. One would be read to its end before the next request, however slowly it comes."""
         read = super().read_request(raw_requestline)
-        if self.content_length or self.headers.get("Transfer-Encoding") is not None:
+        if self.content_length:
             raise ValueError("a request for a file has no body")
         return read
 

@@ -153,10 +153,23 @@ class SessionSettings:
 class _Connection(http.client.HTTPSConnection):
     """Reads answers in bounded pieces, and leaves no socket open.
 
-    It closes it also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open then.
+    Also when the way to it or the TLS handshake ends badly, where gevent's own socket leaves it open. And it
+    closes an answer that was not read to its end: one with which the server hangs up belongs to nobody else.
     """
 
+    answer: Any = None
+
     response_class = Answer
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self.answer = super().getresponse()
+        return cast(http.client.HTTPResponse, self.answer)
+
+    def close(self) -> None:
+        super().close()
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.close()
 
     def connect(self) -> None:
         try:
