@@ -81,6 +81,8 @@ setup(
         ("share/man/man1", ["etc/man/vcenter-eam.1"]),
         ("share/man/man8", ["etc/man/contrail-vcenter-eam-plugin.8"]),
         ("share/contrail-vcenter-eam-plugin", ["etc/vcenter_eam.conf", "etc/contrail-vcenter-eam-plugin.service"]),
+        ("share/contrail-vcenter-eam-plugin/prometheus", ["etc/prometheus/alerts.yml"]),
+        ("share/contrail-vcenter-eam-plugin/grafana", ["etc/grafana/dashboard.json"]),
         ("share/contrail-vcenter-eam-plugin/samples", sorted(str(p) for p in Path("etc/samples").glob("*.conf"))),
         ("share/contrail-vcenter-eam-plugin/alarms", sorted(str(p) for p in Path("etc/alarms").glob("*.json"))),
     ],

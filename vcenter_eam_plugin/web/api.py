@@ -240,7 +240,7 @@ class Plans(msgspec.Struct, frozen=True, kw_only=True):
 class Activated(msgspec.Struct, frozen=True, kw_only=True):
     """What is done first, as it was planned a moment before."""
 
-    first: tuple[PreviewShown, ...]
+    plans: tuple[PreviewShown, ...]
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +261,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool | msgspec.UnsetType = msgspec.UNSET
     done: int | msgspec.UnsetType = msgspec.UNSET
     failed: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class WhoAsks(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, as the audit names them. ``csrf`` is what a browser's session sends in ``X-CSRF-Token``, else empty."""
+
+    who: str
+    may_change: bool
+    csrf: str
 
 
 class GreenletShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -339,6 +347,8 @@ ROUTES = (
     Route("GET", "/api/v1/plan", "What would be done now.", Plans, parameters=(
         Parameter("vcenter", "query", "one of several, by name"),), problems=(404, 409, 503)),
     Route("GET", "/api/v1/greenlets", "Every greenlet, and where it is.", Greenlets),
+    Route("GET", "/api/v1/session", "Who asks, and what a page needs to change things. Over the network alone.",
+          WhoAsks),
     Route("POST", "/api/v1/preview", "What an operation would do now; changes nothing.", PreviewShown, Request,
           problems=(404, 409, 503)),
     Route("POST", "/api/v1/apply", "Carry out what was previewed; progress, one JSON object a line.", Progress,

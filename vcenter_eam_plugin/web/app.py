@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from vcenter_eam_plugin.domain.errors import (
     ConfigurationError,
@@ -145,7 +145,10 @@ def create_app(service: Service) -> Flask:
 
     @app.errorhandler(HTTPException)
     def not_understood(error: HTTPException) -> Response:
-        return error_answer(ProtocolError(f"{error.code} {error.name}."), error.code)
+        answer = error_answer(ProtocolError(f"{error.code} {error.name}."), error.code)
+        if isinstance(error, MethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return answer
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

@@ -64,7 +64,8 @@ def _operation(route: Route) -> dict[str, Any]:
             for each in route.parameters
         ]
     if route.takes is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": _schema(route.takes)}}}
+        needed = any(field.required for field in msgspec.structs.fields(route.takes))
+        operation["requestBody"] = {"required": needed, "content": {JSON: {"schema": _schema(route.takes)}}}
     return operation
 
 
