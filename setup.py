@@ -25,6 +25,7 @@ REQUIRES = [
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
     "pyyaml>=6.0",  # the host specification file, whose errors name their line
+    "prometheus_client>=0.21",  # /metrics; docs/adr/0032
     "kazoo>=2.10",  # leader election through ZooKeeper; docs/adr/0021
 ]
 
@@ -34,6 +35,7 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "hypothesis>=6.140",
         "trustme>=1.2",
+        "schemathesis>=4.0",  # asks the API all that its OpenAPI document allows and forbids; docs/adr/0032
         "jsonschema>=4.23",
         "setuptools>=77",  # the tests read setup.py
         "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
@@ -79,6 +81,8 @@ setup(
         ("share/man/man1", ["etc/man/vcenter-eam.1"]),
         ("share/man/man8", ["etc/man/contrail-vcenter-eam-plugin.8"]),
         ("share/contrail-vcenter-eam-plugin", ["etc/vcenter_eam.conf", "etc/contrail-vcenter-eam-plugin.service"]),
+        ("share/contrail-vcenter-eam-plugin/prometheus", ["etc/prometheus/alerts.yml"]),
+        ("share/contrail-vcenter-eam-plugin/grafana", ["etc/grafana/dashboard.json"]),
         ("share/contrail-vcenter-eam-plugin/samples", sorted(str(p) for p in Path("etc/samples").glob("*.conf"))),
         ("share/contrail-vcenter-eam-plugin/alarms", sorted(str(p) for p in Path("etc/alarms").glob("*.json"))),
     ],

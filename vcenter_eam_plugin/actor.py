@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vcenter_eam_plugin.agency_memory import AgencyMemory
@@ -27,6 +27,7 @@ from vcenter_eam_plugin.domain.actions import (
     SetHolds,
     ShrinkScope,
     WriteSettings,
+    kind_of,
 )
 from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, PrivilegeMissing, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
@@ -39,6 +40,7 @@ from vcenter_eam_plugin.domain.settings_rules import decide_settings, unusable_s
 from vcenter_eam_plugin.eam.agency import AgencySpec
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.tally import Tally
 from vcenter_eam_plugin.vrouter_probe import Probed
 from vcenter_eam_plugin.vsphere import host_settings
 from vcenter_eam_plugin.vsphere.agent_vms import StandingVm, find_agent_vms
@@ -92,9 +94,14 @@ class Actor:
     observe: Callable[[Observation], None]
     read_soon: Callable[[str | None], None]
     log: logging.Logger
+    tally: Tally = field(default_factory=Tally)
 
     def do(self, action: Action) -> None:
         """Carry out one action, or find that it is no longer to be done. Raises the domain's errors."""
+        with self.tally.action(kind_of(action)):
+            self._do(action)
+
+    def _do(self, action: Action) -> None:
         match action:
             case CreateAgency():
                 self._create_agency(action)

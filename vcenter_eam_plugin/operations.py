@@ -28,9 +28,10 @@ from vcenter_eam_plugin.domain.errors import (
     UnknownTarget,
     WrongState,
 )
-from vcenter_eam_plugin.domain.names import candidates
+from vcenter_eam_plugin.domain.names import candidates, find_host
 from vcenter_eam_plugin.domain.operations import Sight, preview
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
@@ -86,12 +87,30 @@ class Operations:
         """Everything known about each ContrailVM, as it is published."""
         rows: list[dict[str, Any]] = []
         turns = Turns()
-        for unit in self._units:
-            statuses = unit.pipeline.fleet.statuses() if unit.pipeline is not None else ()
-            for status in sorted(statuses, key=lambda each: each.esxi.name):
-                turns.give()
-                rows.append({"vcenter": unit.name, **msgspec.to_builtins(status)})
+        for vcenter, status in self.statuses():
+            turns.give()
+            rows.append({"vcenter": vcenter, **msgspec.to_builtins(status)})
         return rows
+
+    def statuses(self) -> Iterator[tuple[str, ContrailVm]]:
+        """The same as it is held, each with its vCenter's name."""
+        for unit in self._units:
+            if unit.pipeline is not None:
+                for status in sorted(unit.pipeline.fleet.statuses(), key=lambda each: each.esxi.name):
+                    yield unit.name, status
+
+    def host(self, vcenter: str, name: str) -> dict[str, Any]:
+        """One ContrailVM by its host's moref or name, and what is waited for. Raises UnknownTarget, Unavailable."""
+        unit = self._named(vcenter)
+        pipeline = _pipeline_of(unit)
+        known = {status.esxi.moref: status for status in pipeline.fleet.statuses()}
+        if not known and not pipeline.fleet.given_out:
+            raise WrongState(f"{unit.name}: vCenter has not been read completely yet.", remedy="Try again soon.")
+        moref = find_host(unit.name, {moref: status.esxi.name for moref, status in known.items()}, name)
+        return {
+            "host": {"vcenter": unit.name, **msgspec.to_builtins(known[moref])},
+            "waiting": list(pipeline.workers.waiting.get(moref, ())),
+        }
 
     def scope(self) -> list[dict[str, Any]]:
         """Each compute resource that is configured or that the agency covers."""
@@ -168,6 +187,7 @@ class Operations:
         Raises PlanChanged with the new preview when it is no longer the same, NotAcknowledged when the word is
         missing or another, WrongState when nothing may be changed now. Nothing was changed then.
         """
+        unit: Unit | None = None
         try:
             unit = self._unit_for(request)
             unit.gate.check()
@@ -176,7 +196,10 @@ class Operations:
             self._check_alone(request, unit)
         except PluginError as exc:
             self._audit.warning("%s asked for %r, refused: %s", who, request.describe(), exc)
+            if unit is not None:
+                unit.tally.operations[request.operation.value, type(exc).__name__] += 1
             raise
+        unit.tally.operations[request.operation.value, "begun"] += 1
         self._audit.warning(
             "%s asked for %r in %s, digest %s, acknowledged %r: %d step(s).",
             who,
@@ -250,6 +273,8 @@ class Operations:
         finally:
             failed = len(steps) - done
             running.failed = failed
+            unit.tally.steps[request.operation.value, "done"] += done
+            unit.tally.steps[request.operation.value, "failed"] += failed
             self._audit.warning("%s: %r ended, %d step(s) done, %d not.", who, request.describe(), done, failed)
             running.tell("end", ok=not failed, done=done, failed=failed)
 

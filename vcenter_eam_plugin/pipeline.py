@@ -41,6 +41,7 @@ from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserve
 from vcenter_eam_plugin.domain.ownership import Claim, owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.domain.upgrade import Upgrade
 from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
@@ -51,6 +52,7 @@ from vcenter_eam_plugin.intake_watch import IntakeWatch
 from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.shared import shared
+from vcenter_eam_plugin.tally import Tally
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.upgrades import Upgrades
 from vcenter_eam_plugin.vrouter_probe import probe
@@ -90,10 +92,12 @@ class Pipeline:
         wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
+        tally: Tally,
     ) -> None:
         self.session = session
         self.gate = gate
         self.alarms = alarms
+        self.tally = tally
         self._clock = clock
         self._log = log
         self._stopping = Event()
@@ -134,6 +138,7 @@ class Pipeline:
             clock=clock,
             alarms=alarms,
             log=log,
+            on_change=self._changed,
         )
         self.poll = EamPoll(
             session,
@@ -190,6 +195,7 @@ class Pipeline:
             observe=self.observe,
             read_soon=self.poll.read_soon,
             log=log,
+            tally=tally,
         )
         self.workers = Workers(
             WorkQueue(clock),
@@ -202,6 +208,7 @@ class Pipeline:
             clock=clock,
             alarms=alarms,
             log=log,
+            tally=tally,
         )
 
         self.upgrades = Upgrades(
@@ -312,6 +319,9 @@ class Pipeline:
             agent = self.fleet.agent_on(host)
             if agent is not None and not self.fleet.is_settled(agent):
                 self.poll.wake()
+
+    def _changed(self, changed: Sequence[ContrailVm]) -> None:
+        self.tally.times.see(changed, self._clock())
 
     def _use_freed_budget(self) -> None:
         freed = self.planner.ledger.take_freed()
@@ -448,6 +458,10 @@ class Pipeline:
         self.workers.look_at_everything()
 
     # --- for people ---------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds of the clock that everything here counts by."""
+        return self._clock()
 
     def retreat(self, compute_resource: str, on: bool) -> None:
         """Drain a compute resource of ContrailVMs, or deploy to it again. Remembered over restarts."""

@@ -36,6 +36,7 @@ from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.shared import shared
 from vcenter_eam_plugin.state_file import StateFile
+from vcenter_eam_plugin.tally import Tally
 from vcenter_eam_plugin.vsphere import scope
 from vcenter_eam_plugin.vsphere.session import Session, SessionSettings
 
@@ -74,6 +75,7 @@ class Unit:
         self.name = config.name
         self.alarms = Alarms(log, wall_clock)
         self.session = Session(session_settings(config.vcenter), clock)
+        self.tally = Tally()
         self.pipeline: Pipeline | None = None
         self.first_attempt = Event()
         """Set once connecting was tried; :attr:`first_error` then says whether it failed."""
@@ -260,6 +262,7 @@ class Unit:
             clock=self._clock,
             alarms=self.alarms,
             log=self._log,
+            tally=self.tally,
         )
 
     def _look_at_identity(self) -> None:

@@ -19,6 +19,7 @@ from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, WrongState
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Plan, Planner
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.tally import Tally
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.workqueue import WorkQueue
 
@@ -47,6 +48,7 @@ class Workers:
         clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
+        tally: Tally | None = None,
     ) -> None:
         self.queue = queue
         self._fleet = fleet
@@ -58,6 +60,7 @@ class Workers:
         self._clock = clock
         self._alarms = alarms
         self._log = log
+        self._tally = tally or Tally()
         self._backoff: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
         self._done: dict[str, tuple[tuple[Action, ...], float]] = {}
@@ -126,22 +129,27 @@ class Workers:
             self.queue.add_at(key, plan.again_at)
         if not plan.actions:
             self._done.pop(key, None)
-            if not plan.waiting:
+            if plan.waiting:
+                self._tally.plans["waiting"] += 1
+            else:
                 self._succeeded(key)
                 self._alarms.clear(f"agent-vm-settings:{key}")
             if key not in self._fleet.hosts:
                 self._alarms.clear(f"released:{key}")  # of a host that left nobody will say that it is well
             return
         if self._gate.closed():
+            self._tally.plans["refused"] += 1
             return
         done, done_at = self._done.get(key, ((), now))
         not_before = max(self._not_before.get(key, now), done_at + SAME_AGAIN if plan.actions == done else now)
         if now < not_before:
+            self._tally.plans["postponed"] += 1
             self.queue.add_at(key, not_before)
             return
         failpoints.reach(failpoints.AFTER_PLAN)
         for action in plan.actions:
             self.actor.do(action)
+        self._tally.plans["carried out"] += 1
         self._done[key] = plan.actions, self._clock()
         self._succeeded(key)
 
@@ -152,7 +160,9 @@ class Workers:
 
     def _after_failure(self, key: str, exc: PluginError) -> None:
         """What time can heal is tried again soon and quietly; the rest is an alarm, and tried again later."""
-        if isinstance(exc, WrongState) and self._gate.closed():
+        overtaken = isinstance(exc, WrongState) and bool(self._gate.closed())
+        self._tally.plans["refused" if overtaken else "failed"] += 1
+        if overtaken:
             self._log.info("%s: %s", key, exc)
             return  # paused, or not leading any more, between plan and write; whoever opens the gate has all looked at
         heals = exc.retry or isinstance(exc, ObjectGone)

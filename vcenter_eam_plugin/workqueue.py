@@ -39,6 +39,11 @@ class WorkQueue:
         """Keys that are being worked on."""
         return len(self._working)
 
+    @property
+    def later(self) -> int:
+        """Keys that are to be looked at when their time comes."""
+        return len(self._due)
+
     def add(self, key: str) -> None:
         """Have the key looked at soon."""
         if self._closed or key in self._dirty:

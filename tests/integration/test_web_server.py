@@ -23,6 +23,7 @@ from vcenter_eam_plugin.web import server
 from vcenter_eam_plugin.web.app import MAX_BODY
 
 READS = ("/api/v1/status", "/api/v1/hosts", "/api/v1/scope", "/api/v1/upgrades", "/api/v1/session", "/")
+READS += ("/api/v1/issues", "/api/v1/greenlets", "/api/v1/openapi.json", "/metrics")
 CHANGES = ("/api/v1/preview", "/api/v1/apply", "/api/v1/activate", "/api/v1/pause", "/logout")
 
 
@@ -106,6 +107,9 @@ def test_where_others_reach_it_reading_needs_the_token_too(exposed: Web) -> None
     """ADR 0026: only whether the process answers, and the login, are for everybody."""
     assert exposed.ask("GET", "/healthz").status == 200
     assert exposed.ask("GET", "/login").status == 200
+    ready = exposed.ask("GET", "/readyz")
+    assert ready.status in (200, 503)
+    assert "test" not in str(ready.json()["reasons"]), "it names what others must not know"
     for path in (*READS, "/api/v1/nothing"):
         assert exposed.ask("GET", path).status == 401, path
         shown = exposed.ask("GET", path, bearer=TOKEN)

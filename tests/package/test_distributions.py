@@ -27,6 +27,8 @@ def test_the_wheel_holds_the_package_and_what_an_installation_copies(wheel: Path
         f"{SHARE}/vcenter_eam.conf",
         f"{SHARE}/contrail-vcenter-eam-plugin.service",
         f"{SHARE}/samples/one-vcenter.conf",
+        f"{SHARE}/prometheus/alerts.yml",
+        f"{SHARE}/grafana/dashboard.json",
     } <= data
 
 

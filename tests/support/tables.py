@@ -19,11 +19,14 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
 from vcenter_eam_plugin.domain.issues import CATALOGUE as ISSUES
 from vcenter_eam_plugin.domain.violations import RULES
 from vcenter_eam_plugin.simulator.faults import CATALOGUE as FAULTS
 from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.stimuli import VERBS, Stimuli
+from vcenter_eam_plugin.web.metrics import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -183,7 +186,17 @@ def _argument(one: inspect.Parameter) -> str:
     return f"`{one.name}`" if one.default is one.empty else f"[`{one.name}`]"
 
 
+def _metrics() -> str:
+    kinds = {GaugeMetricFamily: "gauge", CounterMetricFamily: "counter", HistogramMetricFamily: "histogram"}
+    rows = [
+        (f"`{each.full_name}`", kinds[each.kind], ", ".join(f"`{label}`" for label in each.labels), each.meaning)
+        for each in FAMILIES.values()
+    ]
+    return _table(("metric", "kind", "labels", "meaning"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
+    "metrics": _metrics,
     "rows": _rows,
     "across": _across,
     "issues": _issues,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import api_page
 from tests.support.state_page import page
 from vcenter_eam_plugin.config import SECTIONS, load
 from vcenter_eam_plugin.config_text import in_force, reference, sample
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         ("etc/vcenter_eam.conf", sample(), "vcenter-eam config sample"),
         ("docs/configuration.md", reference(), "vcenter-eam config sample --markdown"),
         ("docs/states.md", page(), "python -m tests.support.state_page"),
+        ("docs/api.md", api_page.page(), "python -m tests.support.api_page"),
     ],
 )
 def test_generated_file_is_current(path: str, text: str, command: str) -> None:

@@ -34,6 +34,7 @@ OUTER = {"cli", "web", "__main__", "plugin"}
 # The domain is pure: what a reader may find in it is named, and neither clock nor I/O is.
 DOMAIN_LIBRARIES = {
     "__future__",
+    "bisect",
     "collections",
     "dataclasses",
     "datetime",

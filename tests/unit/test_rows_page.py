@@ -9,6 +9,7 @@ import pytest
 from tests.support.tables import ACROSS, COMMAND, DOCS, ROOT, ROWS, TABLES, current, pages, scenarios
 
 NAMED = {"rows": "rows.md", "across": "rows.md", "issues": "issues.md", "violations": "maintenance.md"}
+NAMED |= {"metrics": "monitoring.md"}
 NAMED |= dict.fromkeys(("faults", "knobs", "stimuli"), "simulator.md")
 
 

@@ -21,6 +21,7 @@ from vcenter_eam_plugin.domain.observations import AgencyObserved, InventoryObse
 from vcenter_eam_plugin.domain.planner import Desired, Plan, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.gate import Gate
+from vcenter_eam_plugin.tally import Tally
 from vcenter_eam_plugin.workers import AGENCY_KEY, REFUSED_RETRY, SAME_AGAIN, Workers
 from vcenter_eam_plugin.workqueue import WorkQueue
 
@@ -46,6 +47,7 @@ class Bench:
         self.actor = Actor()
         self.leader = True
         self.gate = Gate(act=True, is_leader=lambda: self.leader)
+        self.tally = Tally()
         self.refusals: list[str] = []
         self.read: list[str | None] = []
         log = logging.getLogger("test.workers")
@@ -64,6 +66,7 @@ class Bench:
             clock=lambda: self.now,
             alarms=self.alarms,
             log=log,
+            tally=self.tally,
         )
         self.greenlet: gevent.Greenlet | None = None
 
@@ -154,6 +157,25 @@ def test_the_failpoint_after_a_plan_lies_before_its_first_action(make: Make, mon
     bench.leader = True
     assert bench.work("host-1") == [RESOLVE]
     assert done_by_then == [0]
+
+
+def test_what_became_of_each_plan_is_counted(make: Make) -> None:
+    """Metrics: refused by the gate, carried out, failed, postponed; nothing to do counts as nothing."""
+    bench = make(missing())
+    bench.leader = False
+    bench.work("host-1")
+    bench.leader = True
+    bench.work("host-1")
+    bench.work("host-1")  # EAM does not show an effect yet
+    bench.now += SAME_AGAIN + 1
+    bench.actor.how = raising(Unavailable("EAM is starting."))
+    bench.work("host-1")
+    bench.work("elsewhere")
+    assert bench.tally.plans["refused"] == 1
+    assert bench.tally.plans["carried out"] == 1
+    assert bench.tally.plans["failed"] == 1
+    assert bench.tally.plans["postponed"] >= 1
+    assert bench.tally.plans["waiting"] == 0
 
 
 @pytest.mark.parametrize("how", ["pause", "leadership"])

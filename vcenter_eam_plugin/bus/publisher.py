@@ -116,6 +116,8 @@ class Publisher:
         self._logged = ""
         """The sentence that was logged last: a broker that lets us in and confirms nothing is one line, not many."""
         self._confirmed = 0
+        self._connects = 0
+        self._refused = 0
         self._held: dict[str | None, _Held] = {}
         self._told: tuple[object, ...] = ()
         self._paused = False
@@ -163,8 +165,9 @@ class Publisher:
 
     def status(self) -> dict[str, Any]:
         """For page, API and CLI: ``state``, ``connected``, ``broker``, ``backlog``, ``oldest_unsent_age`` (seconds or
-        None), ``confirmed`` (messages since the start), ``held`` (keys whose next message was refused),
-        ``held_reason``, ``quarantined`` (keys), ``last_error``. ``backlog`` is None when the outbox cannot be read."""
+        None), ``confirmed``, ``refused`` (messages) and ``connects`` (to a broker), each since the start,
+        ``held`` (keys whose next message was refused), ``held_reason``, ``quarantined`` (keys), ``last_error``.
+        ``backlog`` is None when the outbox cannot be read."""
         reason = next(iter(self._held.values())).why if self._held else ""
         backlog: int | None = None
         age: float | None = None
@@ -180,6 +183,8 @@ class Publisher:
             "backlog": backlog,
             "oldest_unsent_age": age,
             "confirmed": self._confirmed,
+            "connects": self._connects,
+            "refused": self._refused,
             "held": len(self._held),
             "held_reason": reason,
             "quarantined": sorted(self._outbox.quarantined),
@@ -220,6 +225,7 @@ class Publisher:
         self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed, self._after_publish)
         try:
             self._link.declare()
+            self._connects += 1
             self._enter(LinkState.UP)
             self._last_error = ""
             log.info("Publishing on %r at broker %s.", self._settings.exchange, self._broker)
@@ -255,6 +261,7 @@ class Publisher:
             self._took(link.confirmed_so_far())
             raise
         self._took(confirmed)
+        self._refused += len(refused)
         for row, why in refused:
             before = self._held.get(row.key)
             pause = min(before.pause * 2, _HOLD_LONGEST) if before else _HOLD_FIRST

@@ -6,6 +6,7 @@ An action's effect is never assumed: it comes back as an observation.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from vcenter_eam_plugin.domain.issues import Radius, issue_type
@@ -164,3 +165,8 @@ Action = (
     | Probe
     | MarkAvailable
 )
+
+
+def kind_of(action: Action) -> str:
+    """The action in one word, for counting: ``create-agency``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(action).__name__).lower()

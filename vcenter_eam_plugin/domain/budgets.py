@@ -8,7 +8,7 @@ doubles. A repair has succeeded when the ContrailVM is seen ACTIVE again, not wh
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from vcenter_eam_plugin.domain.status import ContrailVm, State
@@ -72,6 +72,8 @@ class Ledger:
         self._backoff: dict[str, _Backoff] = {}
         self._cluster_of: dict[str, str] = {}
         self._freed: set[str] = set()
+        self.ended: Counter[str] = Counter()
+        """Repairs that came to an end: ``succeeded``, ``failed``, or ``interrupted``, which is neither."""
 
     def ask(self, cluster: str, host: str, now: float) -> Verdict:
         """May a repair of this host start now?"""
@@ -178,6 +180,7 @@ class Ledger:
         book = self._book(cluster, now)
         book.running.pop(host, None)
         self._freed.add(cluster)
+        self.ended["interrupted" if failed is None else "failed" if failed else "succeeded"] += 1
         if failed is None:
             return
         if not failed:

@@ -1,20 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON API as a Flask application, wherever it is served: it knows neither socket nor port.
 
-=======  ====================  =====================================================================
-GET      /healthz              that this process answers
-GET      /api/v1/status        modes, alarms, counts, and whether each vCenter is connected
-GET      /api/v1/hosts         every ContrailVM, in the words of the bus
-GET      /api/v1/scope         compute resources: configured, covered by the agency, in retreat
-GET      /api/v1/upgrades      the upgrade of each vCenter that is under way, or the last one
-GET      /api/v1/plan          what would be done now (``?vcenter=NAME``)
-POST     /api/v1/preview       a request -> its preview
-POST     /api/v1/apply         a request with ``digest`` and ``acknowledge`` -> progress, one JSON object a line
-POST     /api/v1/activate      act from now on (``{"vcenter": NAME}`` or all)
-POST     /api/v1/pause         stop acting
-=======  ====================  =====================================================================
-
-An error is ``{"error": {"kind", "message", "remedy", "exit_code"}}``, with ``preview`` where a plan has changed.
+Its routes, with what they take and give, are listed in :mod:`vcenter_eam_plugin.web.api`; ``docs/api.md`` is made of
+that list. An error is ``{"error": {"kind", "message", "remedy", "exit_code"}}``, with ``preview`` where a plan has
+changed.
 
 Who may ask is not decided here, but where it is served: by the file system at the control socket, by a
 :mod:`~vcenter_eam_plugin.web.guard` in front of it at the :mod:`web server <vcenter_eam_plugin.web.server>`.
@@ -28,7 +17,7 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from vcenter_eam_plugin.domain.errors import (
     ConfigurationError,
@@ -42,12 +31,17 @@ from vcenter_eam_plugin.domain.errors import (
 from vcenter_eam_plugin.domain.requests import Request
 from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.service import Service
+from vcenter_eam_plugin.web.api import JSON_LINES, Consented, Greenlets, Health, Issues, Which
+from vcenter_eam_plugin.web.issues import issues_of
+from vcenter_eam_plugin.web.metrics import CONTENT_TYPE, Metrics
+from vcenter_eam_plugin.web.openapi import document
+from vcenter_eam_plugin.web.probes import readiness
+from vcenter_eam_plugin.web.stacks import dump
 
 MAX_BODY = 8 * 1024
 """Bytes; a request is a handful of names."""
 PEER = "vcenter_eam.peer"
 """Key of a request's environment: who asks, as the audit lines name them. Whoever serves the application sets it."""
-JSON_LINES = "application/x-ndjson"
 
 _STATUS: dict[type[PluginError], int] = {
     ConfigurationError: 400,
@@ -60,24 +54,12 @@ _STATUS: dict[type[PluginError], int] = {
 """HTTP status by exact error; 503 for what time may heal and 500 for the rest."""
 
 
-class _Consented(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request, as it was previewed."""
-
-    digest: str = ""
-    acknowledge: str = ""
-
-
-class _Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All vCenters, or one by name."""
-
-    vcenter: str = ""
-
-
 def create_app(service: Service) -> Flask:
     """The application, without any check of who may."""
     app = Flask("vcenter_eam_plugin", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # else //api/v1/apply is answered by a redirect
+    metrics = Metrics(service)
     redact = Redactor(lambda: secrets_of(service.configuration), time.monotonic)
 
     @app.after_request
@@ -89,7 +71,20 @@ def create_app(service: Service) -> Flask:
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return json_answer({"alive": True})
+        return json_answer(Health(alive=True))
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        found = readiness(service)
+        return json_answer(found, 200 if found.ready else 503)
+
+    @app.get("/metrics")
+    def metrics_text() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE)
+
+    @app.get("/api/v1/openapi.json")
+    def openapi() -> Response:
+        return json_answer(document())
 
     @app.get("/api/v1/status")
     def status() -> Response:
@@ -98,6 +93,18 @@ def create_app(service: Service) -> Flask:
     @app.get("/api/v1/hosts")
     def hosts() -> Response:
         return json_answer({"hosts": service.operations.hosts()})
+
+    @app.get("/api/v1/hosts/<vcenter>/<host>")
+    def host(vcenter: str, host: str) -> Response:
+        return json_answer(service.operations.host(vcenter, host))
+
+    @app.get("/api/v1/issues")
+    def issues() -> Response:
+        return json_answer(Issues(issues=issues_of(service.operations.statuses())))
+
+    @app.get("/api/v1/greenlets")
+    def greenlets() -> Response:
+        return json_answer(Greenlets(greenlets=dump(service.greenlets())))
 
     @app.get("/api/v1/scope")
     def scope() -> Response:
@@ -117,7 +124,7 @@ def create_app(service: Service) -> Flask:
 
     @app.post("/api/v1/apply")
     def apply() -> Response:
-        asked = _body(_Consented)
+        asked = _body(Consented)
         fields = {name: getattr(asked, name) for name in Request.__struct_fields__}
         wanted = Request(**fields)
         running = service.operations.begin(wanted, digest=asked.digest, acknowledge=asked.acknowledge, who=who())
@@ -126,11 +133,11 @@ def create_app(service: Service) -> Flask:
 
     @app.post("/api/v1/activate")
     def activate() -> Response:
-        return json_answer({"plans": service.operations.activate(_body(_Which).vcenter, who())})
+        return json_answer({"plans": service.operations.activate(_body(Which).vcenter, who())})
 
     @app.post("/api/v1/pause")
     def pause() -> Response:
-        service.operations.pause(_body(_Which).vcenter, who())
+        service.operations.pause(_body(Which).vcenter, who())
         return json_answer({})
 
     @app.errorhandler(PluginError)
@@ -139,7 +146,10 @@ def create_app(service: Service) -> Flask:
 
     @app.errorhandler(HTTPException)
     def not_understood(error: HTTPException) -> Response:
-        return error_answer(ProtocolError(f"{error.code} {error.name}."), error.code)
+        answer = error_answer(ProtocolError(f"{error.code} {error.name}."), error.code)
+        if isinstance(error, MethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return answer
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

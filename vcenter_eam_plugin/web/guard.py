@@ -45,7 +45,7 @@ CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf"
 """Of forms, which cannot send headers."""
 
-_OPEN = frozenset({"/healthz", LOGIN})
+_OPEN = frozenset({"/healthz", "/readyz", LOGIN})
 """Readable by everybody: a load balancer has no token, and a person none yet. A login shows the token by itself."""
 _SAFE = frozenset({"GET", "HEAD"})
 

@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 
 from vcenter_eam_plugin import __version__
 from vcenter_eam_plugin.web.access import Session, TooManyAttempts
+from vcenter_eam_plugin.web.api import WhoAsks
 from vcenter_eam_plugin.web.app import json_answer, who
 from vcenter_eam_plugin.web.guard import CSRF_FIELD, LOGIN, SESSION, SHOWN, Guard, see_other, too_many
 
@@ -69,7 +70,7 @@ def add_login(app: Flask, guard: Guard, *, tls: bool) -> None:
         """Who asks, and what a page needs to change things: its ``csrf`` goes into the header X-CSRF-Token."""
         found: Session | None = request.environ.get(SESSION)
         may = bool(request.environ.get(SHOWN))
-        return json_answer({"who": who(), "may_change": may, "csrf": found.csrf if found is not None else ""})
+        return json_answer(WhoAsks(who=who(), may_change=may, csrf=found.csrf if found is not None else ""))
 
 
 def _start_body(session: Session | None) -> str:

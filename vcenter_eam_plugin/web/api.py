@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the JSON API takes and gives: each route with its structs, from which the OpenAPI document is made.
+
+The structs are the contract. Fields are added, and neither change their meaning nor go, as long as the path says
+``v1``; whoever reads ignores what it does not know. Fields of a vCenter that is not connected yet are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from vcenter_eam_plugin.domain.issues import Policy, Radius
+from vcenter_eam_plugin.domain.requests import Operation, Request
+from vcenter_eam_plugin.domain.status import ContrailVm, State
+from vcenter_eam_plugin.domain.upgrade import Upgrade
+
+JSON = "application/json"
+JSON_LINES = "application/x-ndjson"
+TEXT = "text/plain"
+
+
+# --- what is sent -----------------------------------------------------------------------------------------
+
+
+class Consented(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request as it was previewed: with the preview's digest, and the word that it asks for, if any."""
+
+    digest: str = ""
+    acknowledge: str = ""
+
+
+class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All vCenters, or one by name."""
+
+    vcenter: str = ""
+
+
+# --- what is given ----------------------------------------------------------------------------------------
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """That this process answers."""
+
+    alive: bool
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether every vCenter is connected, read completely and current; else why not."""
+
+    ready: bool
+    reasons: tuple[str, ...]
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator should look at. ``since`` is POSIX seconds."""
+
+    name: str
+    text: str
+    since: float
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether what is known from one source is current; ``stale_since`` is ISO 8601 in UTC."""
+
+    live: bool
+    stale_since: str | None
+    stale_seconds: int
+    why: str | None
+
+
+class Agency(msgspec.Struct, frozen=True, kw_only=True):
+    """Our agency in EAM."""
+
+    moref: str
+    status: str
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to the broker. ``backlog`` is null when the outbox cannot be read; ages are seconds."""
+
+    state: str
+    connected: bool
+    broker: str
+    backlog: int | None
+    oldest_unsent_age: float | None
+    confirmed: int
+    refused: int
+    connects: int
+    held: int
+    held_reason: str
+    quarantined: tuple[str, ...]
+    last_error: str
+
+
+class VCenterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One vCenter. What is null before it is connected is left out of the answer."""
+
+    name: str
+    vcenter: str
+    mode: Literal["observe", "act", "paused"]
+    connected: bool
+    alarms: tuple[Alarm, ...]
+    uuid: str | msgspec.UnsetType = msgspec.UNSET
+    leading: bool | msgspec.UnsetType = msgspec.UNSET
+    leader: str | msgspec.UnsetType = msgspec.UNSET
+    epoch: int | msgspec.UnsetType = msgspec.UNSET
+    ready: bool | msgspec.UnsetType = msgspec.UNSET
+    live: bool | msgspec.UnsetType = msgspec.UNSET
+    sources: dict[str, Source] | msgspec.UnsetType = msgspec.UNSET
+    agency: Agency | msgspec.UnsetType | None = msgspec.UNSET
+    states: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    publisher: Link | msgspec.UnsetType = msgspec.UNSET
+    waiting: dict[str, tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
+    """By host (moref), or ``agency``: why something is not done yet."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Of every vCenter. ``loop`` tells how long the event loop was held, where that is measured."""
+
+    vcenters: tuple[VCenterStatus, ...]
+    loop: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Host(ContrailVm, frozen=True, kw_only=True):
+    """The ContrailVM of one host, in the words of the bus, and its vCenter's name."""
+
+    vcenter: str
+
+
+class Hosts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of every vCenter that was read completely."""
+
+    hosts: tuple[Host, ...]
+
+
+class OneHost(msgspec.Struct, frozen=True, kw_only=True):
+    """One host; ``waiting`` says why something is not done for it yet."""
+
+    host: Host
+    waiting: tuple[str, ...]
+
+
+class ComputeResource(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster, or a host of its own, that is configured or that the agency covers."""
+
+    vcenter: str
+    path: str
+    moref: str
+    configured: bool
+    in_agency: bool
+    in_inventory: bool
+    retreat: bool
+    hosts: int
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Of every vCenter that is connected."""
+
+    scope: tuple[ComputeResource, ...]
+
+
+class IssueOn(msgspec.Struct, frozen=True, kw_only=True):
+    """An issue of the agent on one host."""
+
+    vcenter: str
+    moref: str
+    name: str
+    cluster: str
+    description: str
+
+
+class IssueShown(msgspec.Struct, frozen=True, kw_only=True):
+    """All issues of one exact type: what it means, what resolving it touches at most, and who may."""
+
+    type: str
+    meaning: str
+    blast_radius: Radius
+    policy: Policy
+    state: State
+    advice: str
+    hosts: tuple[IssueOn, ...]
+
+
+class Issues(msgspec.Struct, frozen=True, kw_only=True):
+    """Those that EAM shows now, the most frequent type first."""
+
+    issues: tuple[IssueShown, ...]
+
+
+class UpgradeShown(Upgrade, frozen=True, kw_only=True):
+    """An upgrade and its vCenter's name."""
+
+    vcenter: str
+
+
+class Upgrades(msgspec.Struct, frozen=True, kw_only=True):
+    """The one under way in each vCenter, or the last one."""
+
+    upgrades: tuple[UpgradeShown, ...]
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a preview: on whom, what, and the most it touches."""
+
+    target: str
+    text: str
+    radius: Radius
+
+
+class PreviewShown(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be done now. ``acknowledge`` is the word that a person must type, if not empty."""
+
+    operation: Operation
+    target: str
+    vcenter: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    radius: Radius
+    acknowledge: str
+    confirm: bool
+    digest: str
+
+
+class PlanShown(PreviewShown, frozen=True, kw_only=True):
+    """What the service itself would do now; ``closed`` says why it may not, or is empty."""
+
+    mode: Literal["observe", "act", "paused"]
+    closed: str
+
+
+class Plans(msgspec.Struct, frozen=True, kw_only=True):
+    """Of each vCenter."""
+
+    plans: tuple[PlanShown, ...]
+
+
+class Activated(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done first, as it was planned a moment before."""
+
+    plans: tuple[PreviewShown, ...]
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+    """It was done; there is nothing to say."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an operation's progress: ``begin`` has the preview, ``step`` the step, ``end`` the counts."""
+
+    kind: Literal["begin", "step", "end"]
+    preview: PreviewShown | msgspec.UnsetType = msgspec.UNSET
+    number: int | msgspec.UnsetType = msgspec.UNSET
+    of: int | msgspec.UnsetType = msgspec.UNSET
+    target: str | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    outcome: Literal["begun", "running", "done", "failed"] | msgspec.UnsetType = msgspec.UNSET
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+    ok: bool | msgspec.UnsetType = msgspec.UNSET
+    done: int | msgspec.UnsetType = msgspec.UNSET
+    failed: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class WhoAsks(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, as the audit names them. ``csrf`` is what a browser's session sends in ``X-CSRF-Token``, else empty."""
+
+    who: str
+    may_change: bool
+    csrf: str
+
+
+class GreenletShown(msgspec.Struct, frozen=True, kw_only=True):
+    """``stack`` is ``module:line function`` from the outermost call to the one that waits."""
+
+    name: str
+    dead: bool
+    stack: tuple[str, ...]
+
+
+class Greenlets(msgspec.Struct, frozen=True, kw_only=True):
+    """Every greenlet of this service."""
+
+    greenlets: tuple[GreenletShown, ...]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, in a sentence; ``exit_code`` is what a command ends with, ``preview`` the changed plan."""
+
+    kind: str
+    message: str
+    remedy: str
+    exit_code: int
+    preview: PreviewShown | msgspec.UnsetType = msgspec.UNSET
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Every answer that is not 2xx, but for ``/readyz``."""
+
+    error: Fault
+
+
+# --- routes -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A part of the path, or of the query."""
+
+    name: str
+    where: Literal["path", "query"]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. ``gives`` is the answer with status 200; ``problems`` are the statuses of others beyond
+    those that every route may give."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    meaning: str
+    gives: type[msgspec.Struct] | None
+    takes: type[msgspec.Struct] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[int, ...] = ()
+    media: str = JSON
+    open: bool = False
+    """Whether it is for everybody, also where others than this machine may ask."""
+
+
+ROUTES = (
+    Route("GET", "/healthz", "Whether this process lives.", Health, open=True),
+    Route("GET", "/readyz", "Whether it has a complete and current picture; 503 when not. A standby is ready too.",
+          Readiness, open=True),
+    Route("GET", "/metrics", "The service in numbers, for Prometheus.", None, media=TEXT),
+    Route("GET", "/api/v1/openapi.json", "This document.", None),
+    Route("GET", "/api/v1/status", "Modes, alarms, counts, and whether each vCenter is connected and current.", Status),
+    Route("GET", "/api/v1/hosts", "Every ContrailVM.", Hosts),
+    Route("GET", "/api/v1/hosts/{vcenter}/{host}", "One ContrailVM.", OneHost, parameters=(
+        Parameter("vcenter", "path", "the vCenter's name in the status"),
+        Parameter("host", "path", "the host's moref or name")), problems=(404, 409, 503)),
+    Route("GET", "/api/v1/scope", "Compute resources: configured, covered by the agency, in retreat.", Scope),
+    Route("GET", "/api/v1/issues", "What EAM complains of, by type.", Issues),
+    Route("GET", "/api/v1/upgrades", "The upgrade of each vCenter that is under way, or the last one.", Upgrades),
+    Route("GET", "/api/v1/plan", "What would be done now.", Plans, parameters=(
+        Parameter("vcenter", "query", "one of several, by name"),), problems=(404, 409, 503)),
+    Route("GET", "/api/v1/greenlets", "Every greenlet, and where it is.", Greenlets),
+    Route("GET", "/api/v1/session", "Who asks, and what a page needs to change things. Over the network alone.",
+          WhoAsks),
+    Route("POST", "/api/v1/preview", "What an operation would do now; changes nothing.", PreviewShown, Request,
+          problems=(404, 409, 503)),
+    Route("POST", "/api/v1/apply", "Carry out what was previewed; progress, one JSON object a line.", Progress,
+          Consented, problems=(404, 409, 503), media=JSON_LINES),
+    Route("POST", "/api/v1/activate", "Act from now on.", Activated, Which, problems=(404, 409, 503)),
+    Route("POST", "/api/v1/pause", "Stop acting; watching and publishing go on.", Nothing, Which,
+          problems=(404, 409, 503)),
+)  # fmt: skip
+"""In the order of the document."""

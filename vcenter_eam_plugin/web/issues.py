@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EAM's issues by type, with what the catalogue says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vcenter_eam_plugin.domain.issues import issue_type
+from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.web.api import IssueOn, IssueShown
+
+
+def issues_of(statuses: Iterable[tuple[str, ContrailVm]]) -> tuple[IssueShown, ...]:
+    """The most frequent type first. Each status comes with the name of its vCenter."""
+    by_type: dict[str, list[IssueOn]] = {}
+    for vcenter, status in statuses:
+        esxi = status.esxi
+        for issue in status.eam.issues:
+            by_type.setdefault(issue.type, []).append(
+                IssueOn(
+                    vcenter=vcenter,
+                    moref=esxi.moref,
+                    name=esxi.name,
+                    cluster=esxi.cluster,
+                    description=issue.description,
+                )
+            )
+    return tuple(
+        _shown(name, tuple(hosts)) for name, hosts in sorted(by_type.items(), key=lambda each: (-len(each[1]), each[0]))
+    )
+
+
+def _shown(name: str, hosts: tuple[IssueOn, ...]) -> IssueShown:
+    row = issue_type(name)
+    return IssueShown(
+        type=name,
+        meaning=row.meaning,
+        blast_radius=row.radius,
+        policy=row.policy,
+        state=row.state,
+        advice=row.advice,
+        hosts=hosts,
+    )
