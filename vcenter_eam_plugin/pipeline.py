@@ -25,6 +25,7 @@ from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import Actor, AgencyTemplate, PackageSource
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.audit import Tell
 from vcenter_eam_plugin.backoff import Backoff
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
@@ -41,6 +42,7 @@ from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserve
 from vcenter_eam_plugin.domain.ownership import Claim, owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.domain.upgrade import Upgrade
 from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
@@ -89,6 +91,8 @@ class Pipeline:
         wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
+        on_change: Callable[[Sequence[ContrailVm]], None],
+        tell: Tell,
     ) -> None:
         self.session = session
         self.gate = gate
@@ -133,6 +137,8 @@ class Pipeline:
             clock=clock,
             alarms=alarms,
             log=log,
+            on_change=on_change,
+            tell=tell,
         )
         self.poll = EamPoll(
             session,
@@ -201,6 +207,7 @@ class Pipeline:
             clock=clock,
             alarms=alarms,
             log=log,
+            tell=tell,
         )
 
         self.upgrades = Upgrades(

@@ -5,6 +5,8 @@
 GET      /healthz              that this process answers
 GET      /api/v1/status        modes, alarms, counts, and whether each vCenter is connected
 GET      /api/v1/hosts         every ContrailVM, in the words of the bus
+GET      /api/v1/hosts/NAME    everything about one host, its issues and what is planned (``?vcenter=NAME``)
+GET      /api/v1/events        the audit trail: ``?since=SECONDS&after=ID&host=&kind=&vcenter=&limit=``, oldest first
 GET      /api/v1/scope         compute resources: configured, covered by the agency, in retreat
 GET      /api/v1/upgrades      the upgrade of each vCenter that is under way, or the last one
 GET      /api/v1/plan          what would be done now (``?vcenter=NAME``)
@@ -30,6 +32,7 @@ import msgspec
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from vcenter_eam_plugin.audit import Query
 from vcenter_eam_plugin.domain.errors import (
     ConfigurationError,
     NotAcknowledged,
@@ -98,6 +101,14 @@ def create_app(service: Service) -> Flask:
     def hosts() -> Response:
         return json_answer({"hosts": service.operations.hosts()})
 
+    @app.get("/api/v1/hosts/<name>")
+    def host(name: str) -> Response:
+        return json_answer(service.operations.host(name, request.args.get("vcenter", "")))
+
+    @app.get("/api/v1/events")
+    def events() -> Response:
+        return json_answer({"events": service.operations.events(_query())})
+
     @app.get("/api/v1/scope")
     def scope() -> Response:
         return json_answer({"scope": service.operations.scope()})
@@ -151,6 +162,15 @@ def create_app(service: Service) -> Flask:
 def who() -> str:
     """Who asks, within a request."""
     return str(request.environ[PEER])
+
+
+def _query() -> Query:
+    given = {name: value for name, value in request.args.items() if name != "kind"}
+    try:
+        asked = msgspec.convert({**given, "kinds": request.args.getlist("kind")}, Query, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+    return asked
 
 
 def _body(kind: type[Any]) -> Any:
