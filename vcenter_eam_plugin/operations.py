@@ -161,6 +161,17 @@ class Operations:
             },
         }
 
+    def names(self) -> dict[str, list[str]]:
+        """What may be written on a command line: vCenters, hosts, clusters and their paths."""
+        fleets = [unit.pipeline.fleet for unit in self._units if unit.pipeline is not None]
+        inside = [facts for fleet in fleets for facts in fleet.compute_resources.values()]
+        return {
+            "vcenters": [unit.name for unit in self._units],
+            "hosts": sorted({host.name for fleet in fleets for host in fleet.hosts.values()}),
+            "clusters": sorted({facts.name for facts in inside}),
+            "paths": sorted({facts.path for facts in inside}),
+        }
+
     def events(self, query: Query) -> list[dict[str, Any]]:
         """Entries of the audit trail, oldest first. Raises Unavailable when it cannot be read."""
         return [plain(entry) for entry in self._trail.read(query)]
@@ -350,8 +361,11 @@ class Operations:
                 Kind.ACTION, step.text, vcenter=vcenter, host=host, name=step.target, who=who, why=why, result=result
             )
 
-        def tell(line: str) -> None:
-            running.tell("step", **about, outcome="running", detail=line)
+        def tell(line: str, *, progress: tuple[int, int] | None = None, stays: bool = False) -> None:
+            counted = {"progress": progress} if progress is not None else {}
+            running.tell(
+                "step", **about, outcome="running", detail=line, **counted, **({"stays": True} if stays else {})
+            )
 
         running.tell("step", **about, outcome="begun", detail="")
         try:

@@ -7,6 +7,7 @@ GET      /api/v1/status        modes, alarms, counts, and whether each vCenter i
 GET      /api/v1/hosts         every ContrailVM, in the words of the bus
 GET      /api/v1/hosts/NAME    everything about one host, its issues and what is planned (``?vcenter=NAME``)
 GET      /api/v1/events        the audit trail: ``?since=SECONDS&after=ID&host=&kind=&vcenter=&limit=``, oldest first
+GET      /api/v1/names         vCenters, hosts, clusters and paths, for a shell that completes them
 GET      /api/v1/scope         compute resources: configured, covered by the agency, in retreat
 GET      /api/v1/upgrades      the upgrade of each vCenter that is under way, or the last one
 GET      /api/v1/plan          what would be done now (``?vcenter=NAME``)
@@ -108,6 +109,10 @@ def create_app(service: Service) -> Flask:
     @app.get("/api/v1/events")
     def events() -> Response:
         return json_answer({"events": service.operations.events(_query())})
+
+    @app.get("/api/v1/names")
+    def names() -> Response:
+        return json_answer(service.operations.names())
 
     @app.get("/api/v1/scope")
     def scope() -> Response:
