@@ -237,10 +237,12 @@ class AuditTrail:
             with gevent.Timeout(0.1, False):
                 self.greenlet.kill()
 
-    def tell(self, kind: Kind, text: str, **about: Any) -> None:
-        """Something happened now; ``about`` are fields of :class:`Entry`. Never waits, never raises."""
+    def tell(self, kind: Kind, text: str, *, at: float | None = None, **about: Any) -> None:
+        """Something happened, now unless ``at`` is given; ``about`` are fields of :class:`Entry`. Never waits, never
+        raises."""
         self._last += 1
-        self._waiting.append(Entry(id=self._last, at=self._now(), kind=kind, text=text, **about))
+        at = self._now() if at is None else at
+        self._waiting.append(Entry(id=self._last, at=at, kind=kind, text=text, **about))
         if len(self._waiting) > self._most_waiting:
             self._waiting.popleft()
             self._lost += 1

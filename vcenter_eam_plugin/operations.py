@@ -261,8 +261,8 @@ class Operations:
             self._check_alone(request, unit)
         except PluginError as exc:
             self._audit.warning("%s asked for %r, refused: %s", who, request.describe(), exc)
-            about = {"vcenter": request.vcenter, "who": who, "result": f"refused: {exc}"}
-            self._trail.tell(Kind.OPERATION, request.describe(), **about)
+            result = f"refused: {exc}"
+            self._trail.tell(Kind.OPERATION, request.describe(), vcenter=request.vcenter, who=who, result=result)
             raise
         self._audit.warning(
             "%s asked for %r in %s, digest %s, acknowledged %r: %d step(s).",

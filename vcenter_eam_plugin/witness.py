@@ -87,8 +87,9 @@ class Witness:
         if known is None or known.state != status.state:
             old = f"{known.state} -> " if known is not None else ""
             found = known is None and first
-            self._tell(Kind.STATE, f"{old}{status.state.value}", why=status.reason, found=found, **about)
-            known = self._known[key] = _Known(status.state.value, issues, Since(self._now(), found))
+            now = self._now()
+            self._tell(Kind.STATE, f"{old}{status.state.value}", at=now, why=status.reason, found=found, **about)
+            known = self._known[key] = _Known(status.state.value, issues, Since(now, found))
         for name in sorted({*issues} - {*before}):
             self._tell(Kind.ISSUE, f"{name} is shown", why=_description(status, name), **about)
         for name in sorted({*before} - {*issues}):

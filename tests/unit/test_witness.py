@@ -28,7 +28,8 @@ class Eyes:
         self.witness.remember(reversed(self.trail))
 
     def tell(self, kind: Kind, text: str, **about: Any) -> None:
-        self.trail.append(Entry(id=len(self.trail) + 1, at=self.now, kind=kind, text=text, **about))
+        about.setdefault("at", self.now)
+        self.trail.append(Entry(id=len(self.trail) + 1, kind=kind, text=text, **about))
 
     def see(self, *changed: ContrailVm) -> list[str]:
         """What was told of it, with the host's number."""
