@@ -19,7 +19,7 @@ import msgspec
 from gevent.event import Event
 from gevent.pool import Pool
 
-from vcenter_eam_plugin.audit import AuditTrail, Kind, Query, plain
+from vcenter_eam_plugin.audit import AuditTrail, Kind, Query
 from vcenter_eam_plugin.carrier import Carrier
 from vcenter_eam_plugin.domain.errors import (
     NotAcknowledged,
@@ -187,7 +187,7 @@ class Operations:
 
     def events(self, query: Query) -> list[dict[str, Any]]:
         """Entries of the audit trail, oldest first. Raises Unavailable when it cannot be read."""
-        return [plain(entry) for entry in self._trail.read(query)]
+        return self._trail.read(query)
 
     def scope(self) -> list[dict[str, Any]]:
         """Each compute resource that is configured or that the agency covers."""

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.socket
 import pytest
-from gevent.os import tp_read
 
 from tests.support.commands import Operator
 from tests.support.simulator import wait_for
 
 ROOT = Path(__file__).parents[2]
+COMMAND = "from vcenter_eam_plugin.cli.main import main; main(prog_name='vcenter-eam')"
 
 
 @pytest.fixture
@@ -33,6 +34,51 @@ def healthy(operator: Operator) -> Operator:
 
 def told(events: list[dict[str, Any]], host: str) -> list[str]:
     return [event["text"] for event in events if event["name"] == host]
+
+
+class Terminal:
+    """A command as a process of its own, on a real terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.seen = bytearray()
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "60"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._reading = gevent.spawn(self._read)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.child.kill()
+        self.child.wait()
+        self._reading.join(10)
+        os.close(self._ours)
+
+    def wait_for(self, text: str) -> None:
+        wait_for(lambda: text.encode() in self.seen, seconds=60, what=f"{text!r} is drawn")
+
+    def end(self) -> int:
+        """Its exit code, with everything read that it drew."""
+        wait_for(lambda: self.child.poll() is not None, seconds=60, what="it ends")
+        self._reading.join(10)
+        return int(self.child.returncode)
+
+    def _read(self) -> None:
+        while True:
+            gevent.socket.wait_read(self._ours)
+            try:
+                self.seen.extend(os.read(self._ours, 65536))
+            except OSError:  # the other end is closed
+                return
 
 
 # --- status ------------------------------------------------------------------------------------------------
@@ -76,45 +122,25 @@ def test_status_chooses_by_cluster_and_state(healthy: Operator) -> None:
 
 def test_watch_draws_in_place_and_ends_with_ctrl_c(healthy: Operator) -> None:
     """On a real terminal, as a process of its own: it shows the change, says when the service is gone, exits with 0."""
-    ours, theirs = pty.openpty()
-    command = "from vcenter_eam_plugin.cli.main import main; main(prog_name='vcenter-eam')"
-    child = subprocess.Popen(
-        [sys.executable, "-c", command, "status", "--watch", "-c", str(healthy.conf)],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "60"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    seen = bytearray()
-
-    def read() -> None:
-        while True:
-            try:
-                seen.extend(tp_read(ours, 65536))
-            except OSError:  # the other end is closed
-                return
-
-    reading = gevent.spawn(read)
-    try:
+    with Terminal("status", "--watch", "-c", str(healthy.conf)) as terminal:
         host = healthy.bench.vcenter.hosts()[0]
-        wait_for(lambda: host.name.encode() in seen, seconds=60, what="it is drawn")
+        terminal.wait_for(host.name)
         healthy.bench.vcenter.enter_maintenance(host)
-        wait_for(lambda: b"MAINTENANCE" in seen, seconds=60, what="the change is drawn")
-        assert b"\x1b[1A" in seen, "the cursor never went up: it was not drawn in place"
+        terminal.wait_for("MAINTENANCE")
+        terminal.wait_for("\x1b[1A")  # the cursor goes up: it is drawn in place
         healthy.bench.stop()
-        wait_for(lambda: b"No longer current" in seen, seconds=60, what="it says that the service is gone")
-        child.send_signal(signal.SIGINT)
-        wait_for(lambda: child.poll() is not None, seconds=60, what="it ends")
-        assert child.returncode == 0
-        reading.join(10)
-    finally:
-        child.kill()
-        child.wait()
-        reading.kill()
-        os.close(ours)
+        terminal.wait_for("No longer current")
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+
+
+def test_an_operation_has_bars_on_a_terminal(healthy: Operator) -> None:
+    """``uninstall`` is two steps over the whole fleet: a bar for the steps, and one for the hosts."""
+    with Terminal("uninstall", "--acknowledge", "ContrailVM-Agency", "-c", str(healthy.conf)) as terminal:
+        terminal.wait_for("0/3")
+        assert terminal.end() == 0
+        assert "2/2" in terminal.seen.decode()
+        assert "2 done" in terminal.seen.decode()
 
 
 # --- one host ----------------------------------------------------------------------------------------------
@@ -213,9 +239,8 @@ def test_without_a_service_the_file_is_read_and_without_a_file_it_says_so(health
 
 def test_follow_goes_on_with_what_happens_and_over_a_restart(healthy: Operator) -> None:
     """Nothing twice, nothing left out, also while no service runs."""
-    command = "from vcenter_eam_plugin.cli.main import main; main(prog_name='vcenter-eam')"
     child = subprocess.Popen(
-        [sys.executable, "-c", command, "events", "--follow", "--json", "--limit", "10000", "-c", str(healthy.conf)],
+        [sys.executable, "-c", COMMAND, "events", "--follow", "--json", "--limit", "10000", "-c", str(healthy.conf)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -254,6 +279,29 @@ def test_what_is_asked_wrongly_of_the_trail_is_wrong_usage(healthy: Operator) ->
         assert healthy.run("events", *wrong).exit_code == 2, wrong
 
 
+def test_a_disk_that_takes_no_trail_is_an_alarm_and_stops_nothing(healthy: Operator) -> None:
+    """Something else stands in the file's place: the fleet goes on, and all of it is written once that is mended."""
+    bench = healthy.bench
+    path = healthy.socket.parent / "audit.jsonl"
+    wait_for(path.exists, what="the first entries are written")
+    before = healthy.ask("events", "--limit", "10000")
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    path.mkdir()
+    host = bench.vcenter.hosts()[0]
+    bench.vcenter.enter_maintenance(host)
+    bench.wait_for_state(host.name, "MAINTENANCE")
+    bench.wait_for(lambda: "audit" in bench.alarms(), "the alarm is raised")
+    assert str(path) in bench.alarms()["audit"]
+    path.rmdir()
+    aside.rename(path)
+    bench.wait_for(lambda: "audit" not in bench.alarms(), "the alarm is over")
+    events = healthy.ask("events", "--limit", "10000")
+    assert events[: len(before)] == before
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert any(text.endswith("-> MAINTENANCE") for text in told(events, host.name))
+
+
 # --- completion --------------------------------------------------------------------------------------------
 
 
@@ -261,7 +309,7 @@ def complete(*words: str) -> list[str]:
     """What bash is given for the last of these words."""
     line = ["vcenter-eam", *words]
     done = subprocess.run(
-        [sys.executable, "-c", "from vcenter_eam_plugin.cli.main import main; main(prog_name='vcenter-eam')"],
+        [sys.executable, "-c", COMMAND],
         cwd=ROOT,
         capture_output=True,
         check=False,

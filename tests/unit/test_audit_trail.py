@@ -7,6 +7,7 @@ import resource
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -54,8 +55,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.close()
 
 
-def texts(entries: list[Entry]) -> list[str]:
-    return [entry.text for entry in entries]
+def texts(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["text"] for entry in entries]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -71,10 +72,10 @@ def test_what_is_told_is_found_again_after_a_restart_and_ids_go_on(desk: Desk) -
     desk.close()
     assert stat.S_IMODE(desk.path.stat().st_mode) == 0o600
     again = desk.open()
-    assert texts(desk.remembered) == ["ACTIVE"]
+    assert [entry.text for entry in desk.remembered] == ["ACTIVE"]
     again.tell(Kind.ALARM, "bus raised")
     found = again.read(Query())
-    assert [(entry.id, entry.text) for entry in found] == [(1, "ACTIVE"), (2, "bus raised")]
+    assert [(entry["id"], entry["text"]) for entry in found] == [(1, "ACTIVE"), (2, "bus raised")]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,19 @@ def test_a_restart_tells_nothing_twice_and_goes_on_with_the_time() -> None:
     assert eyes.since(2) == Since(NOON, found=True)
 
 
+def test_where_the_beginning_is_no_longer_in_the_files_it_has_lasted_longer_than_is_known() -> None:
+    """The files are turned over: an issue's entry may outlive the one of the state."""
+    eyes = Eyes()
+    eyes.see(seen(2, State.ACTIVE))
+    eyes.see(seen(1, State.FAULTY))
+    eyes.now += 60
+    eyes.see(seen(1, State.FAULTY, "VmCorrupted"))
+    eyes.trail = [entry for entry in eyes.trail if entry.kind is Kind.ISSUE]
+    eyes.restart()
+    assert eyes.see(seen(1, State.FAULTY, "VmCorrupted")) == []
+    assert eyes.since(1) == Since(NOON + 60, found=True)
+
+
 def test_what_changed_while_nobody_looked_is_told_at_the_start() -> None:
     eyes = Eyes()
     eyes.see(seen(1, State.FAULTY, "VmCorrupted"))
