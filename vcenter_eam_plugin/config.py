@@ -678,7 +678,7 @@ def from_sections(
     reader.check_titles()
     configuration = _build(reader, need_vcenter)
     if reader.problems:
-        raise ConfigurationError("\n".join(reader.problems))
+        raise ConfigurationError(str(reader.problems))
     return configuration
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import six
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError
-from vcenter_eam_plugin.options import KEY_FILE, Option, Secret, options_of
+from vcenter_eam_plugin.options import KEY_FILE, Option, Secret, check_text, options_of
 from vcenter_eam_plugin.permissions import others_may_read, others_may_write
 
 
@@ -31,6 +32,47 @@ class Section(Protocol):
 
 
 S = TypeVar("S", bound=Section)
+
+MOST_PROBLEMS = 50
+"""Named in one error. A file of another program has thousands, and each takes a search for what was meant."""
+_UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Files of the state directory are named after it."""
+_SHOWN = 100
+"""Characters of a value that are quoted; nobody reads more to recognise it."""
+
+
+class Problems(list[str]):
+    """Sentences. From :data:`MOST_PROBLEMS` on they are only counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untold = 0
+
+    @property
+    def count_all(self) -> int:
+        """How many there are, told or not."""
+        return len(self) + self.untold
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another, so that it need not be worded."""
+        return len(self) >= MOST_PROBLEMS
+
+    def append(self, problem: str) -> None:
+        """Keep it, or count it."""
+        if self.full:
+            self.untold += 1
+        else:
+            super().append(problem)
+
+    def extend(self, problems: Iterable[str]) -> None:
+        """Keep or count each."""
+        for problem in problems:
+            self.append(problem)
+
+    def __str__(self) -> str:
+        more = [f"And {self.untold} more; is it the right file?"] if self.untold else []
+        return "\n".join([*self, *more])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +102,7 @@ class Reader:
         self._named = named
         self._raw: dict[str, dict[str, _Found]] = {}
         self._rank = 0
-        self.problems: list[str] = []
+        self.problems = Problems()
         self.warnings: list[str] = []
         self.origins: dict[tuple[str, str], str] = {}
         """Per section and option that was given: by whom."""
@@ -110,7 +152,7 @@ class Reader:
             )
         except configparser.ParsingError as exc:
             # The parser's own sentence quotes the line, which may hold a password.
-            lines = ", ".join(str(line) for line, _ in exc.errors)
+            lines = ", ".join(str(line) for line, _ in exc.errors[:MOST_PROBLEMS])
             self.problems.append(f"{path}, line {lines}: found neither a section nor a value; allowed: option = value.")
         else:
             for title in parser.sections():
@@ -126,10 +168,10 @@ class Reader:
                 continue
             *title, name = variable.removeprefix(prefix).split("__")
             if len(title) in (1, 2):
-                self._put(":".join(title), name.lower(), environ[variable], f"environment variable {variable}")
+                self._put(":".join(title), name.lower(), environ[variable], f"environment variable {_quoted(variable)}")
             else:
                 self.problems.append(
-                    f"Environment variable {variable}: allowed: {prefix}<SECTION>__<option> or "
+                    f"Environment variable {_quoted(variable)}: allowed: {prefix}<SECTION>__<option> or "
                     f"{prefix}<SECTION>__<name>__<option>."
                 )
 
@@ -157,10 +199,16 @@ class Reader:
             section, colon, unit = title.partition(":")
             where = next((found.origin for found in values.values()), "The file")
             if section not in self._kinds:
-                self.problems.append(f"{where}, section [{title}]: unknown; {suggest(section, self._kinds)}")
+                hint = "" if self.problems.full else suggest(section, self._kinds)
+                self.problems.append(f"{where}, section [{_quoted(title)}]: unknown; {hint}")
             elif colon and (section not in self._named or not unit.strip()):
                 titles = " and ".join(f"[{name}:name]" for name in sorted(self._named))
-                self.problems.append(f"{where}, section [{title}]: allowed with a name: {titles}.")
+                self.problems.append(f"{where}, section [{_quoted(title)}]: allowed with a name: {titles}.")
+            elif colon and not _UNIT_NAME.fullmatch(unit):
+                self.problems.append(
+                    f"{where}, section [{_quoted(title)}]: allowed in its name: letters, digits, dot, dash and "
+                    "underscore, 64 at most."
+                )
 
     # --- sections ----------------------------------------------------------------------------------------------
 
@@ -169,7 +217,7 @@ class Reader:
 
         ``None`` when anything in it is wrong; then ``problems`` says what.
         """
-        before = len(self.problems)
+        before = self.problems.count_all
         section, colon, _ = title.partition(":")
         given: dict[str, _Given] = {}
         for layer in (section, title) if colon else (title,):
@@ -183,11 +231,11 @@ class Reader:
                 self.problems.append(
                     f"Section [{title}], option {forms}: missing; it has no default. {option.description}"
                 )
-        if len(self.problems) > before:
+        if self.problems.count_all > before:
             return None
         built = kind(**values)
         self.problems.extend(f"Section [{title}], {text}" for text in built.conflicts())
-        return built if len(self.problems) == before else None
+        return built if self.problems.count_all == before else None
 
     def _given(self, kind: type[Section], title: str, layer: Mapping[str, _Found]) -> dict[str, _Given]:
         """By the option's own name, what was given for it."""
@@ -195,7 +243,8 @@ class Reader:
         given: dict[str, _Given] = {}
         for name, found in layer.items():
             if name not in known:
-                problem = f"{found.origin}, section [{title}], option {name}: unknown; {suggest(name, known)}"
+                hint = "" if self.problems.full else suggest(name, known)
+                problem = f"{found.origin}, section [{title}], option {_quoted(name)}: unknown; {hint}"
                 if problem not in self.problems:  # the common section is met once per named one
                     self.problems.append(problem)
                 continue
@@ -215,22 +264,18 @@ class Reader:
         found = given.found
         where = f"{found.origin}, section [{title}], option {given.name}"
         self.origins[title, option.name] = found.origin
-        if given.is_file:
-            secret = Secret(file=Path(found.text))
-            try:
-                secret()
-                self._look_at(where, Path(found.text))
-            except ConfigurationError as exc:
-                self.problems.append(f"{where}: {exc}")
-            return secret
-        if option.secret and found.text and found.file is not None:
+        if option.secret and found.text and found.file is not None and not given.is_file:
             self._look_at(where, found.file)
         try:
+            check_text(found.text)
+            if given.is_file:
+                return self._secret_in(Path(found.text), where)
             value = option.kind.parse(found.text)
         except ValueError as exc:
             # An address with "@" may hold a password that was put into the wrong option.
-            shown = "a value that is not shown" if option.secret or "@" in found.text else repr(found.text)
-            detail = f" ({exc})" if str(exc) else ""
+            hidden = option.secret or "@" in found.text
+            shown = "a value that is not shown" if hidden else _shortened(repr(found.text))
+            detail = f" ({_shortened(str(exc))})" if str(exc) else ""
             self.problems.append(f"{where}: found {shown}{detail}; allowed: {option.kind.allowed}.")
             return None
         if option.kind is KEY_FILE and value is not None and b"PRIVATE KEY-----" in value.read_bytes():
@@ -244,6 +289,15 @@ class Reader:
         elif others_may_read(file):
             self.warnings.append(f"{where}: everybody may read {file}, which holds a secret; chmod o= {file}")
 
+    def _secret_in(self, path: Path, where: str) -> Secret:
+        secret = Secret(file=path)
+        try:
+            secret()
+            self._look_at(where, path)
+        except ConfigurationError as exc:
+            self.problems.append(f"{where}: {exc}")
+        return secret
+
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
     """``did you mean ...?``, if something is close, and all that is allowed."""
@@ -252,6 +306,15 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), by_folded, n=1)
     hint = f"did you mean {by_folded[close[0]]}? " if close else ""
     return f"{hint}Allowed: {', '.join(allowed)}."
+
+
+def _quoted(text: str) -> str:
+    """A title or a name that somebody wrote, as it can be printed."""
+    return _shortened(repr(text)[1:-1])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
 
 def _names(kind: type[Any]) -> dict[str, tuple[Option, bool]]:

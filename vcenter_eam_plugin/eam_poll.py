@@ -47,8 +47,9 @@ STALE_AFTER = 60.0
 """Seconds without an answer after which it is an alarm and no longer a hiccup."""
 SLOW_SECONDS = 15.0
 """A read that is under way for so long past the interval has made what is known stale, whatever becomes of it."""
-OVERFLOW_SECONDS = 10.0
-"""When events are missed everything is read, but not more often than this: in a storm each page overflows."""
+OVERFLOW_SECONDS = 20.0
+"""When events are missed who was read before is read again, but not more often than this: in a storm each page
+overflows, and most agents are read because of what is not missed."""
 _MEMBERSHIP_EVENTS = (".agent.created", ".agent.destroyed", ".agency.")
 
 
@@ -94,8 +95,8 @@ class EamPoll:
         self._on_suspect = on_suspect
         self._began_at = clock()
         self._failing = False
-        self._overflowed = False
-        self._everything_at = float("-inf")
+        self._missed_at: float | None = None
+        self._missed_again_at = float("-inf")
         self._schedule = PollSchedule(interval)
         self._now = Event()
         self._absent_since: float | None = None
@@ -139,7 +140,8 @@ class EamPoll:
     def take_hints(self, hints: Sequence[Hint]) -> None:
         """Events say where to look; what they say beyond that is for the log."""
         for hint in hints:
-            self._overflowed |= hint.kind == OVERFLOW
+            if hint.kind == OVERFLOW:
+                self._missed_at = self._clock()
             self._log.info("vCenter event %s %s", hint.kind, hint.text)
             if hint.host is not None:
                 self._schedule.hint_host(hint.host)
@@ -180,9 +182,9 @@ class EamPoll:
 
     def _poll(self) -> None:
         """The agency with all issues, then the agents whose word may have changed."""
-        if self._overflowed and self._clock() >= self._everything_at:
-            self._overflowed, self._everything_at = False, self._clock() + OVERFLOW_SECONDS
-            self._schedule.hint_everything()
+        if self._missed_at is not None and self._clock() >= self._missed_again_at:
+            self._schedule.hint_missed(self._missed_at)
+            self._missed_at, self._missed_again_at = None, self._clock() + OVERFLOW_SECONDS
         if self._agency_is_due():
             self._observe(self._read_agency())
             self._follow_scope(sorted(self._fleet.scope))

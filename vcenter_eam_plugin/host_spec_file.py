@@ -56,6 +56,18 @@ MEMORY_LIMIT_MB = 24 << 20
 DERIVED = "derived"
 #: The deepest value is in an adapter of a host; more is a mistake.
 DEPTH_LIMIT = 32
+#: Values, lists and mappings. 2,500 hosts with ten adapters each have 300,000; each takes about 1 kB while it is read.
+NODE_LIMIT = 500_000
+#: Of the passthrough devices of one virtual machine; above what vSphere allows.
+PCI_LIMIT = 64
+#: Characters of a name or a pattern; vSphere's own limit for names is 80, for DNS names 255.
+TEXT_LIMIT = 1000
+#: Mistakes that are told: of the file, and of one host. Nobody reads more at once, and a program that wrote the file
+#: made the same one thousands of times.
+MOST_PROBLEMS = 100
+MOST_PROBLEMS_OF_A_HOST = 10
+#: Entries of one name (each for another cluster) that are compared with each other.
+MOST_NAMESAKES = 50
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _GUESTINFO_KEY = re.compile(r"guestinfo\.[A-Za-z0-9_.-]+")
@@ -103,7 +115,7 @@ def parse(text: str, source: str, *, vm_name_format: str = DEFAULT_NAME) -> Host
     reader = _Reader()
     specs = reader.document(root, source, vm_name_format) if root is not None else None
     if reader.problems:
-        listed = "\n".join(f"{source}, {problem}" for problem in reader.sorted_problems())
+        listed = "\n".join(f"{source}, {problem}" for problem in _first(reader.sorted_problems(), MOST_PROBLEMS))
         raise ConfigurationError(f"The host specification is not used:\n{listed}")
     return specs or HostSpecs(source=source, vm_name_format=vm_name_format)
 
@@ -111,7 +123,9 @@ def parse(text: str, source: str, *, vm_name_format: str = DEFAULT_NAME) -> Host
 def _check_form(text: str, source: str) -> None:
     """Refuse what would make the tree endless or too deep: composing it recurses, in C without a limit."""
     depth = 0
-    for event in yaml.parse(text, _Loader):
+    for number, event in enumerate(yaml.parse(text, _Loader)):
+        if number > NODE_LIMIT:
+            raise ConfigurationError(f"{source}: more than {NODE_LIMIT} values; that is no host specification.")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         where = f"{source}, line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
@@ -135,12 +149,18 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[tuple[int, str]] = []
+        self._hints = MOST_PROBLEMS
+        """How often a close match is still searched for: each search costs as much as reading some hundred values."""
 
     def sorted_problems(self) -> tuple[str, ...]:
         return tuple(f"line {line}: {text}" for line, text in sorted(self.problems))
 
     def _complain(self, node: yaml.Node, text: str) -> None:
-        self.problems.append((_line(node), text))
+        self._keep(_line(node), text)
+
+    def _keep(self, line: int, text: str) -> None:
+        if len(self.problems) <= MOST_PROBLEMS:  # one more than is told, so that it shows that there are more
+            self.problems.append((line, text))
 
     # --- the document --------------------------------------------------------------------------------------
 
@@ -175,12 +195,17 @@ class _Reader:
     def _host(self, node: yaml.Node) -> HostEntry | None:
         outer, self.problems = self.problems, []
         found = self._mapping(node, (*_SELECTORS, "name", *_LAYER_KEYS), "a host's entry", logins=True)
-        named = found.pop("esxi_name", None) or found.pop("name", None)
+        named, other = found.pop("esxi_name", None), found.pop("name", None)
+        if named is not None and other is not None:
+            self._complain(other, "esxi_name and name both say which host it is; give one of them")
+        named = named or other
         name = self._try(_text, named) if named is not None else None
         if not name:
             # Nobody can tell whose entry this is, so it cannot be one host's mistake.
             self._complain(node, "a host's entry needs esxi_name, the host's name in vCenter")
-            self.problems = outer + self.problems
+            own, self.problems = self.problems, outer
+            for line, text in own:
+                self._keep(line, text)
             return None
         selectors = {key: self._try(_text, found.pop(key)) for key in ("datacenter", "cluster") if key in found}
         vcenter = self._try(_text, found.pop("vcenter_server")) if "vcenter_server" in found else None
@@ -193,7 +218,9 @@ class _Reader:
             datacenter=selectors.get("datacenter"),
             vcenter=vcenter,
             layer=layer,
-            problems=tuple(f"line {line}: host {name}: {text}" for line, text in sorted(own)),
+            problems=_first(
+                [f"line {line}: host {name}: {text}" for line, text in sorted(own)], MOST_PROBLEMS_OF_A_HOST
+            ),
         )
 
     # --- a layer -------------------------------------------------------------------------------------------
@@ -217,7 +244,7 @@ class _Reader:
         try:
             return read(node)
         except _Mistake as mistake:
-            self.problems.append((mistake.line, str(mistake)))
+            self._keep(mistake.line, str(mistake))
             return None
 
     # --- YAML's forms --------------------------------------------------------------------------------------
@@ -242,14 +269,17 @@ class _Reader:
             if logins and key in _LOGIN_KEYS:
                 self._complain(key_node, f"{key} has no place here: the plugin never logs in to a host; remove it")
             elif key not in allowed:
-                close = difflib.get_close_matches(written, list(allowed), n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                self._complain(key_node, f"unknown key {written!r}; {hint}allowed: {', '.join(allowed)}")
+                self._complain(key_node, f"unknown key {_shown(written)}; {self._hint(written, list(allowed))}")
             elif key in found:
                 self._complain(key_node, f"{key} is given twice")
             else:
                 found[key] = value
         return found
+
+    def _hint(self, written: str, allowed: list[str]) -> str:
+        self._hints -= 1
+        close = difflib.get_close_matches(written, allowed, n=1) if self._hints >= 0 else ()
+        return f"{f'did you mean {close[0]}? ' if close else ''}allowed: {', '.join(allowed)}"
 
     def _items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
         if node is None or _is_null(node):
@@ -303,12 +333,19 @@ class _Reader:
 
     def macs(self, node: yaml.Node) -> tuple[str | None, ...]:
         if isinstance(node, yaml.SequenceNode):
+            if len(node.value) > ADAPTER_LIMIT:
+                raise _Mistake(
+                    node, f"{len(node.value)} addresses; a virtual machine can have {ADAPTER_LIMIT} adapters"
+                )
             return tuple(self._try(_mac, item) for item in self._items(node, "mac"))
         return (_mac(node),)
 
     def pci(self, node: yaml.Node) -> tuple[PciSpec, ...]:
         found: list[PciSpec] = []
-        for item in self._items(node, "pci_passthrough"):
+        items = self._items(node, "pci_passthrough")
+        if len(items) > PCI_LIMIT:
+            raise _Mistake(node, f"{len(items)} PCI devices; at most {PCI_LIMIT} are supported")
+        for item in items:
             device = self._try(_pci, item)
             if device is None:
                 continue
@@ -325,7 +362,9 @@ class _Reader:
         for key, value in self._mapping(node, dict.fromkeys(names), "guestinfo").items():
             full = key if key.startswith("guestinfo.") else f"guestinfo.{key}"
             if not _GUESTINFO_KEY.fullmatch(full):
-                self._complain(value, f"{key!r} cannot be a guestinfo key: letters, digits, dot, dash and underscore")
+                self._complain(
+                    value, f"{_shown(key)} cannot be a guestinfo key: letters, digits, dot, dash and underscore"
+                )
             elif full.lower().startswith(_RESERVED_KEYS):
                 self._complain(value, f"{full} belongs to VMware Tools or vSphere")
             elif full in found:
@@ -354,6 +393,16 @@ _MATCH_KEYS = {"host": "host", "cluster": "cluster", "datacenter": "datacenter",
 _ADAPTER_KEYS = ("port_group", "switch", "type", "mac")
 
 
+def _first(problems: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first ones, and that there are more."""
+    return tuple(problems) if len(problems) <= most else (*problems[:most], "and there are more mistakes")
+
+
+def _shown(text: str) -> str:
+    """What was written, short enough to be read."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
@@ -374,6 +423,8 @@ def _text(node: yaml.Node) -> str:
         raise _Mistake(node, "a value is missing")
     if not text.isprintable():
         raise _Mistake(node, "the value has line breaks or control characters")
+    if len(text) > TEXT_LIMIT:
+        raise _Mistake(node, f"the value is longer than {TEXT_LIMIT} characters")
     return text
 
 
@@ -394,14 +445,14 @@ def _whole(node: yaml.Node, low: int, high: int, step: int = 1) -> int:
     text = _scalar(node)
     if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high or int(text) % step:
         kind = f"a multiple of {step}" if step > 1 else "a whole number"
-        raise _Mistake(node, f"{text!r} is not {kind} from {low} to {high}")
+        raise _Mistake(node, f"{_shown(text)} is not {kind} from {low} to {high}")
     return int(text)
 
 
 def _flag(node: yaml.Node) -> bool:
     text = _scalar(node).lower()
     if text not in _TRUE | _FALSE:
-        raise _Mistake(node, f"{text!r} is neither true nor false")
+        raise _Mistake(node, f"{_shown(text)} is neither true nor false")
     return text in _TRUE
 
 
@@ -410,7 +461,7 @@ def _mac(node: yaml.Node) -> str | None:
     if _is_null(node) or text == DERIVED:
         return None
     if not _MAC.fullmatch(text):
-        raise _Mistake(node, f"{text!r} is not a MAC address (00:50:56:05:ba:ba), nor 'derived'")
+        raise _Mistake(node, f"{_shown(text)} is not a MAC address (00:50:56:05:ba:ba), nor 'derived'")
     octets = [int(part, 16) for part in text.split(":")]
     if octets[0] & 1 or not any(octets):
         raise _Mistake(node, f"{text} is no address of one adapter (multicast, or zero)")
@@ -422,13 +473,13 @@ def _mac(node: yaml.Node) -> str | None:
 def _kind(node: yaml.Node) -> NetworkKind:
     text = _scalar(node).lower()
     if text not in _KINDS:
-        raise _Mistake(node, f"{text!r} is not a type of network; allowed: {', '.join(_KINDS)}")
+        raise _Mistake(node, f"{_shown(text)} is not a type of network; allowed: {', '.join(_KINDS)}")
     return _KINDS[text]
 
 
 def _pci(node: yaml.Node) -> str:
     try:
-        return pci_id(_scalar(node))
+        return pci_id(_text(node))
     except ValueError as exc:
         raise _Mistake(node, str(exc)) from exc
 
@@ -456,7 +507,9 @@ def _cross_checked(hosts: list[HostEntry]) -> list[HostEntry]:
 
     def complain(number: int, text: str) -> None:
         entry = hosts[number]
-        added.setdefault(number, []).append(f"line {entry.line}: host {entry.name}: {text}")
+        told = added.setdefault(number, [])
+        if len(told) < MOST_PROBLEMS_OF_A_HOST:
+            told.append(f"line {entry.line}: host {entry.name}: {text}")
 
     def both(first: int, second: int, text: str) -> None:
         for one, other in ((first, hosts[second]), (second, hosts[first])):
@@ -465,10 +518,15 @@ def _cross_checked(hosts: list[HostEntry]) -> list[HostEntry]:
     by_mac: dict[str, int] = {}
     by_name: dict[str, list[int]] = {}
     for number, entry in enumerate(hosts):
-        for other in by_name.setdefault(entry.name.lower(), []):
+        namesakes = by_name.setdefault(entry.name.lower(), [])
+        for other in namesakes:
             if entry.overlaps(hosts[other]):
                 both(other, number, "is described twice; see")
-        by_name[entry.name.lower()].append(number)
+                break
+        if len(namesakes) < MOST_NAMESAKES:
+            namesakes.append(number)
+        else:
+            complain(number, f"there are more than {MOST_NAMESAKES} entries of this name")
         named = given_macs(entry.layer)
         for mac in sorted(set(named)):
             if named.count(mac) > 1:

@@ -106,7 +106,7 @@ class InstallHook:
     def _read(self) -> list[str]:
         try:
             known = json.loads(self._remembered.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
         return [str(vm) for vm in known] if isinstance(known, list) else []
 

@@ -33,6 +33,7 @@ from vcenter_eam_plugin.domain.operations import Sight, preview
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.pipeline import Pipeline
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
 
 AT_ONCE = 8
@@ -84,7 +85,12 @@ class Operations:
 
     def hosts(self) -> list[dict[str, Any]]:
         """Everything known about each ContrailVM, as it is published."""
-        return [{"vcenter": vcenter, **msgspec.to_builtins(status)} for vcenter, status in self.statuses()]
+        rows: list[dict[str, Any]] = []
+        turns = Turns()
+        for vcenter, status in self.statuses():
+            turns.give()
+            rows.append({"vcenter": vcenter, **msgspec.to_builtins(status)})
+        return rows
 
     def statuses(self) -> Iterator[tuple[str, ContrailVm]]:
         """The same as it is held, each with its vCenter's name."""

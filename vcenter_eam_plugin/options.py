@@ -118,6 +118,14 @@ def _text(raw: str) -> str:
     return raw
 
 
+def check_text(raw: str) -> None:
+    """Raise ValueError for what no value of any kind can hold: no file has such a name, no server takes it."""
+    if "\0" in raw:
+        raise ValueError("it has a NUL character")
+    if any(0xD800 <= ord(char) < 0xE000 for char in raw):  # how Python hands over bytes of the environment
+        raise ValueError("it is not UTF-8 text")
+
+
 def _filled(raw: str) -> str:
     if not raw:
         raise ValueError

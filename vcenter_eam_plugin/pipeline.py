@@ -53,6 +53,7 @@ from vcenter_eam_plugin.rule_watch import RuleWatcher
 from vcenter_eam_plugin.scope_memory import ScopeMemory
 from vcenter_eam_plugin.shared import shared
 from vcenter_eam_plugin.tally import Tally
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.upgrades import Upgrades
 from vcenter_eam_plugin.vrouter_probe import probe
 from vcenter_eam_plugin.vsphere import privileges
@@ -293,15 +294,31 @@ class Pipeline:
             case AgencyObserved():
                 self.workers.queue.add(AGENCY_KEY)
         self.delivery.publish(changed)
-        now = self._clock()
-        for host in touched:
+        self._look_at(touched | self._publish_owed())
+        self._use_freed_budget()
+
+    def _publish_owed(self) -> set[str]:
+        """The rest of what changed, where that is much; returns the hosts. Others may observe in between."""
+        touched: set[str] = set()
+        turns = Turns()
+        while self.fleet.owed:
+            turns.give()
+            changed = self.fleet.go_on()
+            self.delivery.publish(changed)
+            touched |= {status.esxi.moref for status in changed}
+        return touched
+
+    def _look_at(self, hosts: Iterable[str]) -> None:
+        turns = Turns()
+        for host in hosts:
+            turns.give()
+            now = self._clock()
             self.planner.observe(self.fleet, host, now)
             self.rules.observe(host, now)
             self.workers.queue.add(host)
             agent = self.fleet.agent_on(host)
             if agent is not None and not self.fleet.is_settled(agent):
                 self.poll.wake()
-        self._use_freed_budget()
 
     def _changed(self, changed: Sequence[ContrailVm]) -> None:
         self.tally.times.see(changed, self._clock())
@@ -335,6 +352,7 @@ class Pipeline:
         while not self._stopping.is_set():
             if self.delivery.tick():
                 self.workers.look_at_everything()
+            self._look_at(self._publish_owed())
             now = self._clock()
             if self.delivery.leads():
                 self._advance_upgrade()

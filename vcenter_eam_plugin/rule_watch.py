@@ -15,6 +15,7 @@ from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.domain.violations import RuleWatch, Times, broken_rules
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.vsphere.session import Session
 from vcenter_eam_plugin.vsphere.tenants import read_slots, read_tenants
 
@@ -79,9 +80,10 @@ class RuleWatcher:
 
     def look(self) -> None:
         """Judge every watched host by what is known now, and publish what is new."""
-        now = self._clock()
+        turns = Turns()
         for host in self._watch.watched():
-            sight = self._watch.sight(self._fleet, host, now)
+            turns.give()
+            sight = self._watch.sight(self._fleet, host, self._clock())
             if sight is None:
                 continue
             found = broken_rules(sight)
@@ -91,9 +93,17 @@ class RuleWatcher:
                     self._log.error("%s: %s (%s).", sight.host.name, violation.text, violation.name)
                 self._publish(changed)
 
+    def _hosts_to_read(self) -> tuple[str, ...]:
+        turns = Turns()
+        hosts = []
+        for host in sorted(self._watch.watched()):
+            turns.give()
+            if self._watch.is_to_be_read(self._fleet, host):
+                hosts.append(host)
+        return tuple(hosts)
+
     def _read(self) -> None:
-        hosts = self._watch.hosts_to_read(self._fleet)
-        for host, tenants in read_tenants(self._session, hosts).items():
+        for host, tenants in read_tenants(self._session, self._hosts_to_read()).items():
             self._watch.tenants_read(host, tenants)
         now = self._clock()
         if now - self._slots_at >= self._slots_seconds:

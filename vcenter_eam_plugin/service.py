@@ -26,6 +26,7 @@ from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
 from vcenter_eam_plugin.leadership import Alone, HostSays
+from vcenter_eam_plugin.loop_watch import LoopWatch
 from vcenter_eam_plugin.map_file import MapFile, MapKeeper
 from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
@@ -52,6 +53,7 @@ class Service:
     A host process may say who leads (``is_master``) or lend its ``zookeeper`` for an election; else ``[ZOOKEEPER]``
     says where to elect, and without it we lead alone. ``broker`` replaces what ``[RABBIT]`` says.
     ``endpoints`` make the ways in and out, which sit on the service and are started and stopped with it.
+    ``explain_holds``: look who holds the event loop, by a thread; not in somebody else's process.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Service:
         zookeeper: ZooKeeper | None = None,
         logger: logging.Logger | None = None,
         endpoints: Sequence[Callable[[Service], Endpoint]] = (),
+        explain_holds: bool = False,
     ) -> None:
         self.configuration = configuration
         self.log = logger or logging.getLogger("vcenter_eam_plugin")
@@ -71,6 +74,7 @@ class Service:
         """What other instances and the operators know us by."""
         self._is_master = is_master
         self._zookeeper = zookeeper if zookeeper is not None else self._make_zookeeper()
+        self._loop_watch = LoopWatch(self.log.getChild("loop"), explain=explain_holds)
         self._ovf = self._make_ovf_server()
         self.units: list[Unit] = []
         self.operations = Operations(self.units, self.log)
@@ -104,6 +108,7 @@ class Service:
                     log=self.log.getChild(config.name),
                 )
             )
+        self._loop_watch.start()
         if self._zookeeper is not None:
             self._zookeeper.start()
         for unit in self.units:
@@ -128,6 +133,7 @@ class Service:
         gevent.killall(list(self._watching.values()))
         if self._ovf is not None:
             self._ovf.stop()
+        self._loop_watch.stop()
 
     def first_failure(self, give_up: Event) -> PluginError | None:
         """Wait until each vCenter was tried once, or ``give_up``.
@@ -153,11 +159,11 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """How it is, in plain values; holds no secret."""
-        return {"vcenters": [unit.status() for unit in self.units]}
+        return {"vcenters": [unit.status() for unit in self.units], "loop": self._loop_watch.status()}
 
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Every greenlet of ours, by name."""
-        found = dict(self._watching) | self.operations.greenlets()
+        found = dict(self._watching) | self.operations.greenlets() | self._loop_watch.greenlets()
         if self._zookeeper is not None:
             found |= self._zookeeper.greenlets()
         for unit in self.units:

@@ -20,7 +20,7 @@ def shared(kind: Any, get: Callable[[], T], take: Callable[[T], None]) -> Decisi
     def take_bytes(data: bytes) -> None:
         try:
             value = msgspec.json.decode(data, type=kind)
-        except (msgspec.MsgspecError, ValueError) as exc:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
             raise ProtocolError(f"{exc}.") from exc
         take(value)
 

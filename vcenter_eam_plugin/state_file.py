@@ -36,7 +36,7 @@ class StateFile(Generic[T]):
             return msgspec.json.decode(self.path.read_bytes(), type=self._kind)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as exc:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as exc:
             raise ConfigurationError(
                 f"{self._what} in {self.path} cannot be read: {exc}.",
                 remedy=f"Restore the file; or move it away: {self._without}.",

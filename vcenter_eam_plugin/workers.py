@@ -20,6 +20,7 @@ from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.planner import Plan, Planner
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.tally import Tally
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.workqueue import WorkQueue
 
 AGENCY_KEY = "agency"
@@ -82,9 +83,14 @@ class Workers:
 
     def plan(self) -> dict[str, Plan]:
         """Everything that would be done now, by key; changes nothing."""
-        now = self._clock()
-        keys = (AGENCY_KEY, *sorted(self._fleet.hosts))
-        return {key: plan for key in keys if (plan := self.plan_for(key, now)) != Plan()}
+        now, turns = self._clock(), Turns()
+        plans: dict[str, Plan] = {}
+        for key in (AGENCY_KEY, *sorted(self._fleet.hosts)):
+            turns.give()
+            plan = self.plan_for(key, now)
+            if plan != Plan():
+                plans[key] = plan
+        return plans
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
@@ -95,7 +101,9 @@ class Workers:
 
     def run(self) -> None:
         """Work until the queue is closed."""
+        turns = Turns()
         while (key := self.queue.get()) is not None:
+            turns.give()  # a queue that holds the whole fleet never waits
             try:
                 with self.turn(key):
                     self._work_on(key)

@@ -40,7 +40,7 @@ Campaign = Callable[[Trial], None]
 @click.option("--seed", type=int, help="Default: one of chance.")
 @click.option("--minutes", type=float, default=1.0, show_default=True, help="Of chaos; the last round is finished.")
 @click.option("--instances", type=click.IntRange(1, 3), default=2, show_default=True)
-@click.option("--failpoints", type=click.IntRange(1), help="Each fail-point so often, and nothing else.")
+@click.option("--failpoints", type=click.IntRange(1), help="Each fail-point so often, in one instance.")
 @click.option("--pauses", "pause_count", type=click.IntRange(1), help="So many pauses of the leader, and nothing else.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and state there.")
 def main(
@@ -52,6 +52,7 @@ def main(
     logging.disable(logging.WARNING)  # that a consumer loses its broker is what we are here for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that whatever was started ends
     if failpoints:
+        instances = 1  # it dies as a leader does, and must find again what it owes: nobody takes over
         rounds = _failpoints(failpoints)
     elif pause_count:
         rounds = _pauses(pause_count)

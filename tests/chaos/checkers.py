@@ -196,14 +196,20 @@ def lost(record: Record, truth: Mapping[str, list[Span]], said: Mapping[str, lis
 def gaps(record: Record) -> Iterator[Finding]:
     """Messages that were taken into an outbox and never came: the next one of their key does not build on the last.
 
-    Who hands over the lead drops what is unsent; where there is another instance, only one lead's messages are a chain.
+    Who hands over the lead drops what is unsent; where there is another instance, only one lead's messages are a chain,
+    and it begins with what the snapshot at its take told.
     """
     alone = len({one.name for one in record.instances}) == 1
     last: dict[tuple[str, int], Mapping[str, Any]] = {}
-    bodies = [body for body in _without_copies(record.messages) if body["oper"] != "SYNC"]
+    bodies = [body for body in _without_copies(record.messages) if body["key"] is not None]
     for body in sorted(bodies, key=lambda body: (body["epoch"], body["seq"])):
         chain = (str(body["key"]), 0 if alone else int(body["epoch"]))
+        if body["oper"] == "SYNC":
+            last.setdefault(chain, body)
+            continue
         before = last.get(chain)
+        if before is not None and before["oper"] == "SYNC" and body["coalesced"]:
+            before = None  # it stands for one that the snapshot had told of
         told = None if before is None or before["state"] == "REMOVED" else before["state"]
         if before is not None and body["old_state"] != told:
             text = (

@@ -16,6 +16,8 @@ def test_status_shows_agency_states_and_delivery(bench: Bench) -> None:
     bench.start()
     bench.wait_until_active()
     bench.wait_for(lambda: bench.unit.pipeline.status()["publisher"]["backlog"] == 0, "everything is sent")
+    # The agency's colour was read before that of its last agent.
+    bench.wait_for(lambda: bench.unit.pipeline.status()["agency"]["status"] == "green", "the agency is read again")
     (shown,) = bench.service.status()["vcenters"]
     assert (shown["connected"], shown["live"], shown["leading"], shown["mode"]) == (True, True, True, "act")
     assert shown["uuid"] == bench.unit.session.instance_uuid

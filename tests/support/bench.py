@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.support.loop_judge import LoopJudge
 from tests.support.rabbit import free_port
 from tests.support.simulator import MAX_SESSIONS, assert_no_leaks, wait_for
 from vcenter_eam_plugin.bus.broker import BrokerSettings
@@ -195,8 +196,13 @@ def _greenlets() -> set[int]:
 def make_bench(
     make_simulator: Callable[..., Simulator], broker_settings: BrokerSettings, tmp_path: Path
 ) -> Iterator[Callable[..., Bench]]:
-    """``make_bench(hosts=3, clusters=2, ...)``: a simulator and a listener; ``start`` it for the service."""
+    """``make_bench(hosts=3, clusters=2, ...)``: a simulator and a listener; ``start`` it for the service.
+
+    The test fails if code of the service holds the event loop.
+    """
     before = _greenlets()
+    judge = LoopJudge()
+    judge.start()
     made: list[Bench] = []
 
     def make(**simulator: Any) -> Bench:
@@ -209,6 +215,7 @@ def make_bench(
     for bench in made:
         bench.close()
         bench.simulator.stop()
+    judge.stop()
     gc.collect()
     left = [
         g
@@ -216,6 +223,7 @@ def make_bench(
         if isinstance(g, gevent.Greenlet) and not g.dead and id(g) not in before and g.started
     ]
     assert left == [], "greenlets were left running"
+    judge.assert_nothing_held()
 
 
 @pytest.fixture

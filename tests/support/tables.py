@@ -58,7 +58,17 @@ ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 """What the system must do, in few words, and the pages that explain it."""
 
-ACROSS = ("demo", "intake_faults", "killed_daemon", "secrets_stay", "storm", "suspect_reads")
+ACROSS = (
+    "demo",
+    "intake_faults",
+    "killed_daemon",
+    "promise_p09_bounded_repairs",
+    "promise_p14_dry_run",
+    "promises_at_scale",
+    "secrets_stay",
+    "storm",
+    "suspect_reads",
+)
 """Scenarios that are about no single row, by the end of their file's name."""
 
 

@@ -189,7 +189,7 @@ def _of_vcsim(server: Vcsim) -> VCenter:
     return VCenter("vcsim", server.host, server.port, server.user, server.password, server.ca_file, server.thumbprint)
 
 
-def _of_simulator(server: Simulator) -> VCenter:
+def of_simulator(server: Simulator) -> VCenter:
     return VCenter(
         kind="simulator",
         host=server.host,
@@ -216,7 +216,7 @@ def vcenter(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[VCenter]:
 def simulator_vcenter(make_simulator: Callable[..., Simulator]) -> Iterator[VCenter]:
     """Our simulator alone, for what vcsim cannot do."""
     server = make_simulator(hosts=6, clusters=2, tenants_per_host=2)
-    yield _of_simulator(server)
+    yield of_simulator(server)
     assert_no_leaks(server, sessions=0, collectors=0)
 
 

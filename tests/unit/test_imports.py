@@ -22,8 +22,9 @@ EDGES = ("vsphere", "eam", "bus", "cluster", "ovf")
 ALLOWED_PARTS: dict[str, set[str]] = {
     "domain": {"domain"},
     "simulator": {"simulator"},
-    **{edge: {edge, "domain"} for edge in EDGES},
+    **{edge: {edge, "domain", "turns"} for edge in EDGES},
     "analytics": {"analytics", "bus", "domain"},
+    "turns": set(),
 }
 """What the parts that have a rule of their own may import of the project."""
 

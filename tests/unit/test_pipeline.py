@@ -39,6 +39,7 @@ def test_leadership_is_followed_while_vcenter_hangs_and_the_disk_is_full(monkeyp
             ledger=SimpleNamespace(expire=lambda _: (), take_freed=set, open_breakers=lambda _: ())
         ),
         "intake": SimpleNamespace(tick=lambda: None),
+        "fleet": SimpleNamespace(owed=()),
         "_leadership": SimpleNamespace(trouble=lambda: ""),
     }
     for name, part in parts.items():

@@ -27,13 +27,16 @@ from gevent.event import Event as Signal
 
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings
-from vcenter_eam_plugin.bus.view import Applied, Deduplicator, View
+from vcenter_eam_plugin.bus.view import Applied, Deduplicator, View, checked
 from vcenter_eam_plugin.domain.errors import PluginError
 
 log = logging.getLogger(__name__)
 
 _PREFETCH = 100
 """Messages on their way to us unacknowledged, so that a slow callback does not pull the whole queue into memory."""
+
+MOST_BYTES = 1 << 20
+"""Of one message; ours have a few kilobytes. What is larger is not decoded: as objects it would be tenfold."""
 
 _POLL = 0.2
 """Seconds that one read waits: how late :meth:`Consumer.stop` is noticed."""
@@ -43,6 +46,23 @@ _NOT_OURS = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
 
 _GRACE = 2.0
 """Seconds to hand a heartbeat to a broker that may be frozen."""
+
+
+def _take_as_sent(channel: Any) -> None:
+    """Have kombu leave bodies as they are: by a header of the message it unpacks them on arrival.
+
+    What cannot be unpacked then looks like a broken broker and comes again with each new connection; what swells takes
+    all memory. Ours are never packed.
+    """
+    convert = channel.message_to_python
+
+    def as_sent(raw: Any) -> Any:
+        headers = raw.get("headers") if isinstance(raw, dict) else raw.properties.get("application_headers")
+        if isinstance(headers, dict):
+            headers.pop("compression", None)
+        return convert(raw)
+
+    channel.message_to_python = as_sent
 
 
 class Consumer:
@@ -71,6 +91,8 @@ class Consumer:
         self._owed: dict[str, Applied] = {}
         """Messages whose callback raised: they are in the view, and their callback is due when they come again."""
         self.view = View()
+        self.skipped = 0
+        """Messages that were none of ours; each is in the log, and acknowledged, so that it does not come again."""
         self.duplicates = 0
         self.stale = 0
         self.ready = Signal()
@@ -114,6 +136,7 @@ class Consumer:
             with broker.translated(where, "open a channel"), broker.deadline(self._settings.connect_timeout):
                 channel = connection.channel()
                 channel.basic_qos(0, _PREFETCH, False)
+            _take_as_sent(channel)
             queue = self._declare(channel, where)
             consumer = kombu.Consumer(
                 channel, [queue], on_message=self._received, on_decode_error=self._skip, auto_declare=False
@@ -163,7 +186,10 @@ class Consumer:
 
     def _handle(self, message: Any) -> None:
         try:
+            if len(message.body) > MOST_BYTES:
+                raise ValueError(f"it has {len(message.body)} bytes")
             content = json.loads(message.body)
+            checked(content)
             message_id = content["id"]
             applied = self._owed.get(message_id) or self._take_in(message_id, content)
         except _NOT_OURS as exc:
@@ -194,4 +220,5 @@ class Consumer:
         message.ack()
 
     def _warn(self, exc: Exception) -> None:
-        log.warning("A message that is none of ours was skipped: %s: %s", type(exc).__name__, exc)
+        self.skipped += 1
+        log.warning("A message that is none of ours was skipped: %s: %s", type(exc).__name__, str(exc)[:200])

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from uuid import UUID
 
-import gevent
 import msgspec
 from gevent.lock import RLock
 
@@ -39,6 +38,7 @@ from vcenter_eam_plugin.bus.outbox_file import DamagedError
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError, ProtocolError, Unavailable, WrongState
 from vcenter_eam_plugin.domain.status import ContrailVm, Event, State, VRouter, event_between
+from vcenter_eam_plugin.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,6 @@ DEFAULT_BOUND = 4096
 
 _ANEW_PAUSE = 600.0
 """Seconds between two damaged files put aside by one process: a dying disk is not filled with them."""
-
-_AT_ONCE = 100
-"""Records until the hub gets its turn: some 10 ms, where 2,500 hosts at once would stop it for 0.2 s (measured)."""
 
 _GONE = "the host is no longer in the scope"
 
@@ -197,9 +194,9 @@ class Outbox:
         memory = dict[str, ContrailVm | None]()
         with self._writing():
             room = self._bound - self.backlog
-            for number, status in enumerate(statuses, start=1):
-                if number % _AT_ONCE == 0:
-                    gevent.sleep(0)
+            turns = Turns()
+            for status in statuses:
+                turns.give()
                 old = memory[status.key] if status.key in memory else self._accepted.get(status.key)
                 event = event_between(old, status)
                 if event is None:
@@ -244,9 +241,9 @@ class Outbox:
             count = len(self._accepted)
             snapshot_id = begin.message_id
             self._insert(messages.snapshot_begin(begin, snapshot_id, count))
-            for number, (_, status) in enumerate(sorted(self._accepted.items()), start=1):
-                if number % _AT_ONCE == 0:
-                    gevent.sleep(0)
+            turns = Turns()
+            for _, status in sorted(self._accepted.items()):
+                turns.give()
                 self._insert(messages.snapshot_item(self._stamp(), status, snapshot_id, count))
             self._insert(messages.snapshot_end(self._stamp(), snapshot_id, count))
         return snapshot_id

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError, Unavailable
+from vcenter_eam_plugin.domain.status import Event
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,16 @@ def open_database(path: str) -> sqlite3.Connection:
     except BaseException:
         db.close()
         raise
+    try:
+        _check_contents(db)
+    except (sqlite3.Error, ValueError) as exc:  # tables that are not there, text that is none
+        db.close()
+        if _primary(exc) in _IN_USE:
+            raise unusable(path, exc) from exc
+        raise DamagedError(str(exc)[:200]) from exc
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -157,6 +168,21 @@ def _check(db: sqlite3.Connection, path: str) -> None:
     size = Path(path).stat().st_size if path != ":memory:" else 0
     if size % db.execute("PRAGMA page_size").fetchone()[0]:
         raise DamagedError("it was cut within a page")
+
+
+def _check_contents(db: sqlite3.Connection) -> None:
+    """At the start, and not in the middle of sending: sound pages may hold what was never ours. Raises DamagedError,
+    sqlite3.Error, ValueError."""
+    for (epoch,) in db.execute("SELECT value FROM meta WHERE name = 'epoch'"):
+        int(epoch)
+    for (event,) in db.execute("SELECT DISTINCT event FROM message"):
+        Event(event)
+    strange = db.execute(
+        "SELECT count(*) FROM message WHERE typeof(body) != 'blob' OR typeof(id) != 'text' OR"
+        " typeof(routing_key) != 'text' OR typeof(timestamp) != 'integer' OR typeof(base) NOT IN ('blob', 'null')"
+    ).fetchone()[0]
+    if strange:
+        raise DamagedError("what waits is no messages")
 
 
 def _migrate(db: sqlite3.Connection, path: str) -> None:

@@ -37,6 +37,7 @@ from vcenter_eam_plugin.bus.outbox import Outbox, Row
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import NotConfirmed, PluginError, ProtocolError
 from vcenter_eam_plugin.domain.status import Event
+from vcenter_eam_plugin.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -383,8 +384,10 @@ class _Link:
         """One round: those that the broker confirmed, and those it refused, with the reason."""
         self._done, self._refused, self._unroutable = [], [], {}
         with broker.translated(self._broker, f"publish {len(rows)} messages"):
+            turns = Turns()
             with broker.deadline(self._settings.confirm_timeout):
                 for row in rows:
+                    turns.give()
                     self._send(row)
             self._after_publish()
             self._await_confirms()
@@ -435,7 +438,9 @@ class _Link:
         deadline = self._clock() + self._settings.confirm_timeout
         if not self._confirms:
             gevent.sleep(0)  # memory:// never waits for anything; the listener in this process wants its turn
+        turns = Turns()
         while self._open:
+            turns.give()
             was_blocked = self.blocked
             left = max(deadline - self._clock(), 0.0)
             self._read_frame(min(_TICK, left), left + _GRACE)

@@ -16,6 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST_CHARACTERS = 512
+"""Of a key, an id, or a vCenter's uuid; ours have less than 100. What is longer is no message of ours."""
+
+MOST_KEYS = 100_000
+"""ContrailVMs, and vCenters: forty times what one vCenter can have. A view does not grow beyond."""
+
+MOST_NUMBER = 2**63 - 1
+"""Of an epoch, a sequence number or a count: what a database or another language holds."""
+
 DEFAULT_MEMORY = 10_000
 """Ids to remember: many windows of the publisher, which is what can come twice after a lost connection."""
 
@@ -61,6 +70,35 @@ class Applied:
     dropped: tuple[str, ...] = ()
 
 
+def checked(message: Any) -> None:
+    """Raise ValueError unless a message has what its order and its place go by, each of its kind.
+
+    All of it before any of it is believed: half a message must not move the position of its key, behind which the next
+    one would be dropped.
+    """
+    if not isinstance(message, Mapping):
+        raise ValueError("it is no object")  # noqa: TRY004 - one error for all that is not ours
+    if "key" not in message or "snapshot" not in message:
+        raise ValueError("it has no key, or says nothing of a snapshot")
+    named = message.get("fq_name")
+    texts = [message.get("id"), message.get("oper"), named[0] if isinstance(named, list) and named else None]
+    numbers = [message.get("epoch"), message.get("seq")]
+    key, snapshot = message.get("key"), message.get("snapshot")
+    if key is not None:
+        texts.append(key)
+    if snapshot is not None:
+        if not isinstance(snapshot, Mapping):
+            raise ValueError("its snapshot is none")
+        texts += [snapshot.get("id"), snapshot.get("phase")]
+        numbers.append(snapshot.get("count"))
+    elif key is None:
+        raise ValueError("it has neither key nor snapshot")
+    if not all(isinstance(text, str) and len(text) <= MOST_CHARACTERS for text in texts):
+        raise ValueError("its id, key, name or operation is none of ours")
+    if not all(type(number) is int and 0 <= number <= MOST_NUMBER for number in numbers):
+        raise ValueError("its epoch, number or count is none")
+
+
 class View:
     """The newest message per key, over all vCenters that publish. Removed keys are not in it."""
 
@@ -79,20 +117,19 @@ class View:
         return self._states
 
     def apply(self, message: Mapping[str, Any]) -> Applied:
-        """Take in one message. Raises LookupError, TypeError, ValueError or OverflowError for what is no message of
-        ours, and then changes nothing."""
-        position = (int(message["epoch"]), int(message["seq"]))
-        vcenter = str(message["fq_name"][0])
-        snapshot, oper = message["snapshot"], message["oper"]
+        """Take in one message. Raises ValueError for what is no message of ours, and then changes nothing."""
+        checked(message)
+        position = (message["epoch"], message["seq"])
+        vcenter = message["fq_name"][0]
+        snapshot, oper, key = message["snapshot"], message["oper"], message["key"]
+        if key is not None:
+            self._check_room(key, vcenter)
         bracket = None if snapshot is None else (snapshot["phase"], snapshot["id"], snapshot["count"])
-        if message["key"] is None and bracket is None:
-            raise ValueError("a message about no ContrailVM that is no bracket of a snapshot")
         if position[0] < self._epoch.get(vcenter, 0):
             return Applied(fresh=False)
         self._epoch[vcenter] = position[0]
-        if message["key"] is None and bracket is not None:
+        if key is None and bracket is not None:
             return self._bracket(vcenter, position, *bracket)
-        key = str(message["key"])
         running = self._open.get(vcenter)
         if bracket is not None and running is not None and bracket[1] == running.id:
             running.named.add(key)
@@ -108,10 +145,18 @@ class View:
             self._states[key] = message
         return Applied(fresh=True)
 
+    def _check_room(self, key: str, vcenter: str) -> None:
+        if (key not in self._positions and len(self._positions) >= MOST_KEYS) or (
+            vcenter not in self._floor and len(self._floor) + len(self._open) >= MOST_KEYS
+        ):
+            raise ValueError(f"there are {MOST_KEYS} keys already")
+
     def _bracket(self, vcenter: str, position: Position, phase: str, snapshot_id: str, count: int) -> Applied:
         running = self._open.get(vcenter)
         if position <= self._floor.get(vcenter, (0, 0)):
             return Applied(fresh=False)
+        if vcenter not in self._floor and vcenter not in self._open and len(self._floor) + len(self._open) >= MOST_KEYS:
+            raise ValueError(f"there are {MOST_KEYS} vCenters already")
         if phase == "BEGIN":
             if running is not None and running.begin >= position:
                 return Applied(fresh=False)

@@ -80,7 +80,7 @@ class Api:
     def _read(self, text: bytes) -> Any:
         try:
             return json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ProtocolError(f"What answers at {self._path} is not understood; is it this service?") from exc
 
 
@@ -104,10 +104,12 @@ class _Connection(http.client.HTTPConnection):
 def _raised(told: Any, status: int) -> PluginError:
     """The service's error, as it was raised there."""
     error = told.get("error", {}) if isinstance(told, dict) else {}
+    error = error if isinstance(error, dict) else {}
     kind = getattr(errors, str(error.get("kind")), None)
     message, remedy = str(error.get("message") or f"HTTP status {status}."), str(error.get("remedy", ""))
     if kind is PlanChanged:
-        return PlanChanged(message, remedy=remedy, preview=error.get("preview"))
+        preview = error.get("preview")
+        return PlanChanged(message, remedy=remedy, preview=preview if isinstance(preview, dict) else None)
     if isinstance(kind, type) and issubclass(kind, PluginError):
         return kind(message, remedy=remedy)
     return PluginError(message, remedy=remedy)

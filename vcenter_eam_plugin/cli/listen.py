@@ -21,18 +21,31 @@ from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped
 from vcenter_eam_plugin.domain.errors import PluginError
 
+MOST_SHOWN = 500
+"""Characters of a message that is none of ours."""
+
 
 def line(message: Mapping[str, Any]) -> str:
     """One message for a person: when, what, which host, from which state to which, why."""
+    try:
+        return _line(message)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+        return _printable(f"a message that is not understood: {json.dumps(message)[:MOST_SHOWN]}")
+
+
+def _line(message: Mapping[str, Any]) -> str:
     at = datetime.fromtimestamp(message["timestamp"] / 1e6, UTC).astimezone()
     when = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}"
     if message["key"] is None:
         snapshot = message["snapshot"]
-        return f"{when} {message['oper']:6} snapshot of {snapshot['count']}: {snapshot['phase'].lower()}"
+        return _printable(f"{when} {message['oper']:6} snapshot of {snapshot['count']}: {snapshot['phase'].lower()}")
     old, new = message["old_state"], message["state"]
     states = new if old in (None, new) else f"{old} -> {new}"
-    # Text from vCenter may hold anything; a terminal would obey its control characters.
-    text = f"{when} {message['oper']:6} {message['esxi']['name']:24} {states:28} {message['reason']}"
+    return _printable(f"{when} {message['oper']:6} {message['esxi']['name']:24} {states:28} {message['reason']}")
+
+
+def _printable(text: str) -> str:
+    """Text from vCenter may hold anything; a terminal would obey its control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text).rstrip()
 
 

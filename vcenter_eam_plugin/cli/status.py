@@ -32,11 +32,21 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
     chosen = [each for each in status["vcenters"] if vcenter in ("", each["name"])]
     hosts = [host for host in hosts if vcenter in ("", host["vcenter"])]
     if as_json:
-        click.echo(json.dumps({"vcenters": chosen, "hosts": hosts}))
+        click.echo(json.dumps({"vcenters": chosen, "hosts": hosts, "loop": status["loop"]}))
         return
+    _show_loop(status["loop"])
     for each in chosen:
         _show_vcenter(each)
     _show_hosts(hosts, {each["name"]: each.get("waiting", {}) for each in chosen})
+
+
+def _show_loop(loop: dict[str, Any]) -> None:
+    """Only where something is wrong: everything that the service does waits while its loop is held."""
+    longest = loop["longest_in_last_minute"]
+    if longest["ms"] > loop["limit_ms"]:
+        where = f" at {longest['where']}" if longest["where"] else ""
+        text = f"the event loop was held for {longest['ms']:.0f} ms, {longest['cpu_ms']:.0f} of it computing{where}"
+        click.secho(clean(f"in the last minute {text}"), fg="yellow")
 
 
 def _show_vcenter(each: dict[str, Any]) -> None:

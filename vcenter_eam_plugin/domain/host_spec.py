@@ -30,6 +30,8 @@ DEFAULT_NAME = "ContrailVM-{datacenter}-{host}"
 NAME_LIMIT = 80
 #: Network adapters, SR-IOV cards included, that a virtual machine can have.
 ADAPTER_LIMIT = 10
+#: Mistakes of single hosts that are told at once; all of these hosts are refused all the same.
+MOST_TOLD = 100
 PLACEHOLDERS = ("datacenter", "cluster", "host")
 
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -235,8 +237,13 @@ class HostSpecs:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with single hosts' entries, each with file and line; these hosts are refused."""
-        return tuple(f"{self.source}, {problem}" for entry in self._hosts for problem in entry.problems)
+        """What is wrong with single hosts' entries, each with file and line; these hosts are refused.
+
+        Of very many the first :data:`MOST_TOLD`, and how many more.
+        """
+        told = [f"{self.source}, {problem}" for entry in self._hosts for problem in entry.problems]
+        more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
+        return (*told[:MOST_TOLD], *more)
 
     def unmatched(self, hosts: Iterable[HostIdentity]) -> tuple[str, ...]:
         """Entries that fit none of ``hosts``, each with file and line: a host name with a slip of the pen."""
@@ -298,8 +305,9 @@ class HostSpecs:
         )
 
     def _refuse(self, problems: Sequence[str]) -> ConfigurationError:
+        more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
         return ConfigurationError(
-            "; ".join(f"{self.source}, {problem}" for problem in problems) + ".",
+            "; ".join([*(f"{self.source}, {problem}" for problem in problems[:MOST_TOLD]), *more]) + ".",
             remedy="Correct the file; other hosts are not concerned.",
         )
 

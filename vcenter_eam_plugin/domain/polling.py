@@ -37,6 +37,7 @@ class PollSchedule:
     _membership_at: float = float("-inf")
     _membership_hinted: bool = True
     _read_all: bool = True
+    _missed_at: float = float("-inf")
 
     def hint_host(self, host: str) -> None:
         """Something happened on this host: read its agent in the next poll."""
@@ -49,6 +50,10 @@ class PollSchedule:
     def hint_everything(self) -> None:
         """After a gap nothing is known to be unchanged."""
         self._read_all = self._membership_hinted = True
+
+    def hint_missed(self, at: float) -> None:
+        """Hints were missed until ``at``: whoever was read before then may have changed since."""
+        self._missed_at, self._membership_hinted = at, True
 
     def membership_due(self, now: float) -> bool:
         return self._membership_hinted or now - self._membership_at >= MEMBERSHIP_SECONDS
@@ -76,7 +81,7 @@ class PollSchedule:
         chosen = []
         for moref in fleet.members or ():
             agent = fleet.agents.get(moref)
-            if agent is None or everything or agent.host in hinted:
+            if agent is None or everything or agent.host in hinted or agent.read_began <= self._missed_at:
                 chosen.append(moref)
                 continue
             types = frozenset(issue.type for issue in agent.issues)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said about one ContrailVM: the record that Fleet derives, the outbox remembers and the bus carries.
 
-The structs are frozen and are encoded as they stand, so the page, the API and the bus use the same words.
+The structs are frozen and are encoded as they stand, so the page, the API and the bus use the same words. They hold
+values alone and no cycle, so the garbage collector need not walk through those of a whole fleet (``gc=False``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class State(StrEnum):
     REMOVED = "REMOVED"
 
 
-class Esxi(msgspec.Struct, frozen=True, kw_only=True):
+class Esxi(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The ESXi host, as vCenter shows it."""
 
     moref: str
@@ -48,7 +49,7 @@ class Esxi(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = None
 
 
-class AgentVm(msgspec.Struct, frozen=True, kw_only=True):
+class AgentVm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The ContrailVM itself; a redeployed one is a new VM under the same key."""
 
     moref: str
@@ -62,7 +63,7 @@ class AgentVm(msgspec.Struct, frozen=True, kw_only=True):
     instance_uuid: str | None = None
 
 
-class VRouter(msgspec.Struct, frozen=True, kw_only=True):
+class VRouter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What consumers route by: ``active`` is true in state ACTIVE alone. Name and address once known."""
 
     active: bool
@@ -70,14 +71,14 @@ class VRouter(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
 
 
-class Issue(msgspec.Struct, frozen=True, kw_only=True):
+class Issue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An EAM issue, by its exact type. Keys are left out on purpose: EAM regenerates them."""
 
     type: str
     description: str = ""
 
 
-class Eam(msgspec.Struct, frozen=True, kw_only=True):
+class Eam(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """EAM's view of the agent on this host."""
 
     agency: str | None = None
@@ -88,14 +89,14 @@ class Eam(msgspec.Struct, frozen=True, kw_only=True):
     issues: tuple[Issue, ...] = ()
 
 
-class Violation(msgspec.Struct, frozen=True, kw_only=True):
+class Violation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A rule that vCenter keeps for agent VMs, seen broken on this host; the names are in ``domain/violations.py``."""
 
     name: str
     text: str
 
 
-class ContrailVm(msgspec.Struct, frozen=True, kw_only=True):
+class ContrailVm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything published about the ContrailVM of one host.
 
     ``key`` is ``<host moref>.<vCenter instanceUuid>``: of the *host*, so it outlives every redeployment.

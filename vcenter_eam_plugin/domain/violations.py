@@ -7,6 +7,7 @@ it is published with the ContrailVM of that host, and is over when it is no long
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ LATE_SECONDS = 120.0
 """EAM powers ContrailVMs on before the exit from maintenance ends; two minutes after it is late, not slow."""
 HANGS_SECONDS = 900.0
 """An exit from maintenance that waits for its ContrailVM for a quarter of an hour will not end by itself."""
+_AT_REST = frozenset({State.ACTIVE, State.MAINTENANCE, State.STANDBY})
 LONG_AGO = float("-inf")
 """When what was seen broken before our own start began (monotonic)."""
 
@@ -51,8 +53,8 @@ class Sight:
     tenants: frozenset[str] = frozenset()
     tenants_before: frozenset[str] = frozenset()
     in_slots: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Host moref -> name, for texts."""
+    place: str = ""
+    """Where the ContrailVM runs, in words."""
     times: Times = field(default_factory=Times)
 
     @property
@@ -67,12 +69,6 @@ class Sight:
     @property
     def is_elsewhere(self) -> bool:
         return self.vm is not None and self.vm.host not in (None, self.host.moref)
-
-    @property
-    def place(self) -> str:
-        """Where the ContrailVM runs, in words."""
-        where = self.vm.host if self.vm is not None and self.vm.host is not None else "nowhere"
-        return self.names.get(where, where)
 
 
 def _late_power_on(sight: Sight) -> str:
@@ -228,18 +224,13 @@ class RuleWatch:
             self._counted |= {status.vm.moref}
         return past
 
-    def hosts_to_read(self, fleet: Fleet) -> tuple[str, ...]:
-        """Connected hosts whose ContrailVM is down: only theirs is asked which tenant VMs run there."""
-        return tuple(
-            sorted(
-                host
-                for host, facts in fleet.hosts.items()
-                if facts.connection is ConnectionState.CONNECTED
-                and fleet.wants_agent(facts)
-                and (sight := self.sight(fleet, host, 0.0)) is not None
-                and sight.is_down
-            )
-        )
+    def is_to_be_read(self, fleet: Fleet, host: str) -> bool:
+        """Whether it is a connected host whose ContrailVM is down: only such are asked which tenant VMs run there."""
+        facts = fleet.hosts.get(host)
+        if facts is None or facts.connection is not ConnectionState.CONNECTED or not fleet.wants_agent(facts):
+            return False
+        sight = self.sight(fleet, host, 0.0)
+        return sight is not None and sight.is_down
 
     def tenants_read(self, host: str, tenants: frozenset[str]) -> None:
         """The powered-on tenant VMs of a host, as just read."""
@@ -257,27 +248,25 @@ class RuleWatch:
         a cluster whose ContrailVMs are at rest.
         """
         counted: set[str] = set()
+        running: defaultdict[str, set[str]] = defaultdict(set)
+        for vm in fleet.vms.values():
+            host = fleet.hosts.get(vm.host or "")
+            if host is not None and vm.power is VmPower.POWERED_ON:
+                running[host.compute_resource].add(vm.moref)
+        restless = {
+            host.compute_resource
+            for host in fleet.hosts.values()
+            if (status := fleet.status(host.moref)) is not None and status.state not in _AT_REST
+        }
         for cluster, count in counts.items():
-            agents = {
-                vm.moref
-                for vm in fleet.vms.values()
-                if vm.power is VmPower.POWERED_ON
-                and (host := fleet.hosts.get(vm.host or "")) is not None
-                and host.compute_resource == cluster
-            }
-            if not self._is_at_rest(fleet, cluster):
+            agents = running[cluster]
+            if cluster in restless:
                 counted |= agents & self._counted  # a rule is not kept because it cannot be judged now
                 continue
             if count.counted_vms > count.powered_on_vms - len(agents):
                 counted |= agents
             counted |= agents & count.named_vms
         self._in_slots, self._counted = self._counted & counted, frozenset(counted)
-
-    @staticmethod
-    def _is_at_rest(fleet: Fleet, cluster: str) -> bool:
-        hosts = [host for host in fleet.hosts.values() if host.compute_resource == cluster]
-        states = {status.state for host in hosts if (status := fleet.status(host.moref)) is not None}
-        return states <= {State.ACTIVE, State.MAINTENANCE, State.STANDBY}
 
     def sight(self, fleet: Fleet, host: str, now: float) -> Sight | None:
         """What the rules are asked about a host; ``None`` for one that is not watched."""
@@ -297,13 +286,20 @@ class RuleWatch:
             tenants=past.tenants if down else frozenset(),
             tenants_before=(past.tenants_before or frozenset()) if down else frozenset(),
             in_slots=vm is not None and vm.moref in self._in_slots,
-            names={moref: h.name for moref, h in fleet.hosts.items()} if vm is not None and vm.host != host else {},
+            place=_name_of(fleet, vm.host) if vm is not None else "",
             times=self._times,
         )
 
     def watched(self) -> tuple[str, ...]:
         """Hosts that were observed."""
         return tuple(self._pasts)
+
+
+def _name_of(fleet: Fleet, host: str | None) -> str:
+    if host is None:
+        return "nowhere"
+    facts = fleet.hosts.get(host)
+    return host if facts is None else facts.name
 
 
 def _away(host: HostFacts) -> str:

@@ -28,6 +28,7 @@ from vcenter_eam_plugin.domain.errors import (
 )
 from vcenter_eam_plugin.domain.facts import AgencyFacts, AgentFacts
 from vcenter_eam_plugin.domain.observations import AgentsObserved
+from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.eam.agency import (
     AgencySpec,
     agency_facts,
@@ -71,12 +72,12 @@ class EamClient:
         Complete or an error: one that cannot be read is never left out, since it might be ours.
         """
         found = []
-        listed = self._session.call(self._manager().QueryAgency)
+        listed = self._morefs("QueryAgency", self._session.call(self._manager().QueryAgency))
         if not listed and not self._session.alive():
             raise SilentlyExpired(f"{self._session.name}: EAM named no agency, but the session has ended meanwhile.")
-        for reference in listed:
+        for moref in listed:
             try:
-                found.append(self.read_agency(reference._GetMoId()))
+                found.append(self.read_agency(moref))
             except ObjectGone:
                 continue  # destroyed since it was listed
         return tuple(found)
@@ -112,7 +113,11 @@ class EamClient:
 
     def agents_of(self, agency_moref: str) -> tuple[str, ...]:
         """Morefs of the agency's agents: one per host in scope."""
-        return tuple(a._GetMoId() for a in self._session.call(self._agency(agency_moref).QueryAgent))
+        return self._morefs("QueryAgent", self._session.call(self._agency(agency_moref).QueryAgent))
+
+    def _morefs(self, operation: str, references: Any) -> tuple[str, ...]:
+        with understood(f"{self._session.name}: {operation}"):
+            return tuple(reference._GetMoId() for reference in references)
 
     def read_agents(self, morefs: Iterable[str]) -> AgentsObserved:
         """Runtimes of these agents. One that cannot be read fails the whole read; one that is gone is named."""
@@ -145,10 +150,8 @@ class EamClient:
 
     def _understood(self, moref: str, read: Callable[[], T]) -> T:
         """A status or goal that is no known one must not look like a known one."""
-        try:
+        with understood(f"{self._session.name}: what EAM says of {moref}"):
             return read()
-        except (ValueError, AttributeError) as exc:
-            raise ProtocolError(f"{self._session.name}: what EAM says of {moref} is not understood: {exc}.") from exc
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class EamClient:
     def extend_scope(self, agency_moref: str, morefs: Iterable[str]) -> None:
         """Add compute resources to the scope; those in it stay, whatever is asked. Nothing to add: no write."""
         agency = self._agency(agency_moref)
-        config = self._session.call(agency.QueryConfig)
+        config = self._config(agency)
         now = scope_of(config)
         wanted = tuple(dict.fromkeys((*now, *morefs)))
         if wanted != now:
@@ -178,7 +181,7 @@ class EamClient:
         Refuses to leave nothing: an agency without a scope is uninstalled, not emptied. Raises ConfigurationError.
         """
         agency = self._agency(agency_moref)
-        config = self._session.call(agency.QueryConfig)
+        config = self._config(agency)
         gone = frozenset(morefs)
         kept = tuple(moref for moref in scope_of(config) if moref not in gone)
         if not kept:
@@ -195,7 +198,7 @@ class EamClient:
         ``hold`` sets the hold after provisioning in the same write, so that each new VM waits, off, for its turn.
         """
         agency = self._agency(agency_moref)
-        config = self._session.call(agency.QueryConfig)
+        config = self._config(agency)
         for agent in config.agentConfig:
             agent.ovfPackageUrl = url
             agent.ovfSslTrust = (
@@ -216,7 +219,7 @@ class EamClient:
     def set_holds(self, agency_moref: str, after_provisioning: bool, after_power_on: bool) -> None:
         """Set both hold flags. Nothing to change: no write."""
         agency = self._agency(agency_moref)
-        config = self._session.call(agency.QueryConfig)
+        config = self._config(agency)
         wanted = (after_provisioning, after_power_on)
         now = (
             bool(config.manuallyMarkAgentVmAvailableAfterProvisioning),
@@ -239,6 +242,21 @@ class EamClient:
     def mark_available(self, agent: str) -> None:
         """Answer the agent's pending hook. Documented without a user privilege: may raise PrivilegeMissing."""
         self._write(self._agent(agent).MarkAsAvailable)
+
+    def _config(self, agency: Any) -> Any:
+        """The configuration, to be written back with one thing changed.
+
+        Raises ProtocolError when half of it is missing: Update would have EAM delete what is not in it.
+        """
+        config = self._session.call(agency.QueryConfig)
+        with understood(f"{self._session.name}: QueryConfig"):
+            whole = bool(config.agencyName and config.agentConfig and scope_of(config))
+        if not whole:
+            raise ProtocolError(
+                f"{self._session.name}: the configuration of {agency._GetMoId()} came without name, scope or agents; "
+                "it is not written back."
+            )
+        return config
 
     def _write(self, fn: Callable[..., Any], *args: Any) -> Any:
         try:

@@ -11,6 +11,7 @@ Not promised: compressed archives. What else GNU tar can write is refused with a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,12 @@ from vcenter_eam_plugin.ovf.descriptor import is_plain_name
 _BLOCK = 512
 _MOST_MEMBERS = 10_100
 """Somewhat more than the chunks that one descriptor may reference."""
+_MOST_HEADERS = 3 * _MOST_MEMBERS
+"""Each member may have a pax header of its own."""
 _MOST_PAX_BYTES = 64 << 10
 """A pax header holds a name, a size and times."""
+_MOST_PAX_RECORDS = 64
+_OCTAL = re.compile(rb"[0-7]{1,12}")
 _REGULAR = (b"0", b"\0")
 _REPACK = "Pack it anew: tar --format=ustar -cf NAME.ova NAME.ovf NAME.mf DISKS..."
 
@@ -62,7 +67,11 @@ def _scan(file: BinaryIO, path: Path) -> Iterator[Member]:
     end = file.seek(0, os.SEEK_END)
     at = 0
     pax: dict[str, str] = {}
+    headers = 0
     while at < end:
+        headers += 1
+        if headers > _MOST_HEADERS:
+            raise OvfError(f"The archive {path} has more than {_MOST_HEADERS} headers.")
         file.seek(at)
         header = file.read(_BLOCK)
         if header.count(0) == len(header):
@@ -90,21 +99,23 @@ def _scan(file: BinaryIO, path: Path) -> Iterator[Member]:
 
 
 def _checksum_fits(header: bytes) -> bool:
-    try:
-        told = int(header[148:156].strip(b"\0 ") or b"0", 8)
-    except ValueError:
-        return False
-    return told == sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    return _octal(header[148:156]) == sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
 
 
 def _size(header: bytes, path: Path) -> int:
     field = header[124:136]
     if field[0] == 0x80:  # GNU tar, from 8 GiB on: binary
         return int.from_bytes(field[1:], "big")
-    try:
-        return int(field.strip(b"\0 ") or b"0", 8)
-    except ValueError:
-        raise OvfError(f"{path} is damaged: a size in it is no number.", remedy="Copy it anew.") from None
+    size = _octal(field)
+    if size is None:
+        raise OvfError(f"{path} is damaged: a size in it is no number.", remedy="Copy it anew.")
+    return size
+
+
+def _octal(field: bytes) -> int | None:
+    """The number in a field. Digits alone: what ``int`` takes for one may have a sign, and lead backwards."""
+    digits = field.strip(b"\0 ") or b"0"
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else None
 
 
 def _name(header: bytes, pax: dict[str, str], path: Path) -> str:
@@ -128,7 +139,11 @@ def _read_pax(file: BinaryIO, size: int, path: Path) -> dict[str, str]:
         raise damaged
     rest = file.read(size)
     found: dict[str, str] = {}
+    records = 0
     while rest:
+        records += 1
+        if records > _MOST_PAX_RECORDS:
+            raise damaged
         digits, space, _ = rest.partition(b" ")
         if not space or not digits.isdigit() or len(digits) > 6 or not len(digits) + 1 < int(digits) <= len(rest):
             raise damaged

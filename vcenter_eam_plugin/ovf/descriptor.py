@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from lxml import etree
@@ -22,8 +23,12 @@ _NAMESPACES = (
 )
 MOST_DESCRIPTOR_BYTES = 8 << 20
 """A descriptor is some tens of kilobytes; a larger one is no descriptor, and is not parsed."""
-_MOST_CHUNKS = 10_000
-"""Of one file. DSP0243 numbers them with nine digits; no tool makes so many."""
+MOST_REFERENCES = 10_000
+"""Files and chunks of files. DSP0243 numbers chunks with nine digits; no tool makes so many."""
+_NAME_BYTES = 255
+"""No file system of ours has longer names, and asking one for them is an error of its own."""
+_SHOWN = 100
+"""Characters of a name that are quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,11 @@ def parse_descriptor(text: bytes, where: str) -> Descriptor:
 
 def is_plain_name(name: str) -> bool:
     """Whether it can only be a file beside the descriptor."""
-    return name not in ("", ".", "..") and not any(char in "/\\" or ord(char) < 32 or ord(char) == 127 for char in name)
+    return (
+        name not in ("", ".", "..")
+        and len(name.encode("utf-8", "replace")) <= _NAME_BYTES
+        and not any(char in "/\\" or ord(char) < 32 or ord(char) == 127 for char in name)
+    )
 
 
 class _Reader:
@@ -104,7 +113,7 @@ class _Reader:
         return Descriptor(
             name="" if system is None else self._text(system, "Name") or self._get(system, "id"),
             version=next(filter(None, (self._text(section, "Version") for section in sections)), ""),
-            references=tuple(self._references()),
+            references=self._bounded(self._references()),
             disks=tuple(
                 Disk(
                     self._get(item, "diskId"),
@@ -127,12 +136,20 @@ class _Reader:
             ),
         )
 
+    def _bounded(self, found: Iterator[Reference]) -> tuple[Reference, ...]:
+        """One element may stand for thousands of chunks, and a descriptor holds 100,000 elements."""
+        references = tuple(islice(found, MOST_REFERENCES + 1))
+        if len(references) > MOST_REFERENCES:
+            raise OvfError(f"The OVF descriptor {self._where} references more than {MOST_REFERENCES} files.")
+        return references
+
     def _references(self) -> Iterator[Reference]:
         for item in self._all("References", "File"):
             name = self._get(item, "href")
             if name and not is_plain_name(name):
                 raise OvfError(
-                    f"The OVF descriptor {self._where} references {name!r}, which is not a plain file name beside it.",
+                    f"The OVF descriptor {self._where} references {name[:_SHOWN]!r}, which is not a plain "
+                    "file name beside it.",
                     remedy="Put all files of the package into one folder.",
                 )
             size, chunk = self._number(item, "size"), self._number(item, "chunkSize")
@@ -140,10 +157,10 @@ class _Reader:
                 yield Reference(name, size)
                 continue
             count = -(-(size or 0) // chunk)
-            if not 0 < count <= _MOST_CHUNKS:
+            if not 0 < count <= MOST_REFERENCES:
                 raise OvfError(
-                    f"The OVF descriptor {self._where} says that {name!r} is in chunks, without a size that fits: "
-                    f"size {size}, chunks of {chunk} bytes."
+                    f"The OVF descriptor {self._where} says that {name[:_SHOWN]!r} is in chunks, without a "
+                    f"size that fits: size {size}, chunks of {chunk} bytes."
                 )
             yield from (Reference(f"{name}.{number:09d}", None) for number in range(count))
 

@@ -152,7 +152,7 @@ def _piece(item: Any) -> Piece:
     numbers = [item["offset"], item["size"], *item["stamp"]]
     if not all(isinstance(number, int) for number in numbers) or min(numbers[:2]) < 0 or len(numbers) != 7:
         raise ValueError
-    if not _DIGEST.fullmatch(item["sha256"]):
+    if not _DIGEST.fullmatch(item["sha256"]) or "\0" in item["path"]:
         raise ValueError
     dev, inode, length, changed, any_change = numbers[2:]
     return Piece(Path(item["path"]), numbers[0], numbers[1], (dev, inode, length, changed, any_change), item["sha256"])

@@ -13,6 +13,7 @@ Not promised: authentication (EAM knows none for a package), compression, severa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -28,12 +29,13 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import WSGIServer
 from gevent.threadpool import ThreadPool
 
 from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError
 from vcenter_eam_plugin.ovf.certificate import PinnedCertificate, read_certificate, server_context
 from vcenter_eam_plugin.ovf.conditions import FAILED, NOT_MODIFIED, PARTIAL, UNSATISFIABLE, http_date, select
+from vcenter_eam_plugin.ovf.handler import HEAD_SECONDS, PatientHandler
 from vcenter_eam_plugin.ovf.index import Index
 from vcenter_eam_plugin.ovf.package import Layout, Package, Piece, Stamp, hash_piece, inspect, measure, stamp_of
 
@@ -309,8 +311,15 @@ class _Body:
             os.close(file)
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc] # gevent has no types
+class _Handler(PatientHandler):
     """One connection. What the network does to it is nobody's mistake: no traceback."""
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """A download has no body. One would be read to its end before the next request, however slowly it comes."""
+        read = super().read_request(raw_requestline)
+        if self.content_length:
+            raise ValueError("a request for a file has no body")
+        return read
 
     def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
         if not issubclass(kind, OSError):
@@ -327,7 +336,10 @@ class _Server(WSGIServer):  # type: ignore[misc] # gevent has no types
         """With TLS: a peer that speaks something else, or does not trust us, is a line in the log."""
         client_socket.settimeout(_IDLE_SECONDS)
         try:
-            return super().wrap_socket_and_handle(client_socket, address)
+            with gevent.Timeout(HEAD_SECONDS, TimeoutError("the handshake did not end in time")):
+                tls = self.wrap_socket(client_socket, **self.ssl_args)
+            with contextlib.closing(tls):
+                return self.handle(tls, address)
         except OSError as exc:  # ssl.SSLError and socket.timeout are such
             why = exc.reason if isinstance(exc, ssl.SSLError) else exc
             self.error_log.write(f"The OVF server could not talk TLS with {address[0]}: {why}.")

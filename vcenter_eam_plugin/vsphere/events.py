@@ -11,6 +11,7 @@ a ContrailVM itself is watched as properties, and comes as an EAM event besides.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -19,10 +20,15 @@ from pyVmomi import vim
 
 from vcenter_eam_plugin.domain.observations import Hint
 
+log = logging.getLogger(__name__)
+
 #: The page that is watched. vCenter allows 1,000; each event makes it travel again, so it is kept small.
 PAGE_SIZE = 100
 #: Keys remembered: several pages, so that a page that comes back after a gap is recognised.
 REMEMBERED = 1000
+
+#: Characters of an event's text; vCenter's own are some hundred.
+MOST_TEXT = 2000
 
 #: ``Hint.kind`` when nothing on a page was known before: events in between may have been missed.
 OVERFLOW = "overflow"
@@ -91,15 +97,14 @@ class Hints:
 
         The first page ever is history from before the start and brings none: everything is read then anyway.
         """
-        events = list(page)
-        fresh = [event for event in events if event.key not in self._seen]
+        fresh = [hint for hint in map(_understood, page) if hint is not None and hint.key not in self._seen]
         overflow = self._primed and len(fresh) >= PAGE_SIZE
         first, self._primed = not self._primed, True
-        for event in fresh:
-            self._remember(event.key)
+        for hint in fresh:
+            self._remember(hint.key)
         if first:
             return ()
-        hints = sorted((hint_of(event) for event in fresh), key=lambda hint: (hint.created, hint.key))
+        hints = sorted(fresh, key=lambda hint: (hint.created, hint.key))
         if overflow:
             hints.insert(0, Hint(key=hints[0].key, kind=OVERFLOW, created=hints[0].created, text="events were missed"))
         return tuple(hints)
@@ -111,17 +116,31 @@ class Hints:
             self._seen.discard(self._order.popleft())
 
 
+def _understood(event: Any) -> Hint | None:
+    """One event that is not what it should be costs a hint, and not the page."""
+    try:
+        return hint_of(event)
+    except (AttributeError, TypeError, ValueError, OverflowError) as exc:
+        log.info("An event that is not understood was passed over (%s: %s).", type(exc).__name__, str(exc)[:200])
+        return None
+
+
 def hint_of(event: Any) -> Hint:
     """One event. EventEx and ExtendedEvent go by their ``eventTypeId``, others by their class."""
     kind = getattr(event, "eventTypeId", None) or type(event).__name__.rpartition(".")[2]
     host = event.host.host if event.host is not None else None
     vm = event.vm.vm if event.vm is not None else None
     return Hint(
-        key=event.key,
-        kind=kind,
+        key=int(event.key),
+        kind=_one_line(kind),
         created=event.createdTime.timestamp(),
         host=None if host is None else host._GetMoId(),
         vm=None if vm is None else vm._GetMoId(),
-        text=event.fullFormattedMessage or "",
-        user=event.userName or "",
+        text=_one_line(event.fullFormattedMessage or ""),
+        user=_one_line(event.userName or ""),
     )
+
+
+def _one_line(text: str) -> str:
+    """What somebody else wrote, and what goes to the log: one line that ends."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:MOST_TEXT])

@@ -16,6 +16,7 @@ from xml.parsers.expat import ExpatError
 from pyVmomi import eam, vim, vmodl
 
 from vcenter_eam_plugin.domain import errors
+from vcenter_eam_plugin.vsphere.answer import AnswerRefused
 
 #: The server closed a connection that lay idle in the pool; the request was not looked at, or not answered.
 STALE_CONNECTION = (
@@ -26,6 +27,9 @@ STALE_CONNECTION = (
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
 )
+
+#: Characters of a server's own words, in a sentence of ours.
+MOST_SAID = 500
 
 _SESSION_FAULTS = (vim.fault.NotAuthenticated, eam.fault.InvalidLogin)
 _PRIVILEGE_FAULTS = (vmodl.fault.SecurityError, eam.fault.NotAuthorized)
@@ -41,10 +45,10 @@ _HEALING_FAULTS = (
 
 
 def _sentence(fault: Any) -> str:
-    """Name and message of a fault. The message is the server's, and may be missing."""
+    """Name and message of a fault. The message is the server's: it may be missing, and may be anything."""
     name = type(fault).__name__.rpartition(".")[2]
-    text = getattr(fault, "msg", None)
-    return f"{name} ({text})" if text else name
+    text = " ".join(str(getattr(fault, "msg", None) or "").split())
+    return f"{name} ({text[:MOST_SAID]})" if text else name
 
 
 def _missing_privilege(fault: Any, where: str, user: str) -> errors.PrivilegeMissing:
@@ -107,10 +111,13 @@ def translate(exc: BaseException, where: str, user: str) -> errors.PluginError:
         made = errors.Unavailable(f"{where}: the server answered {exc}.")
     elif isinstance(exc, OSError):
         made = errors.Unavailable(f"{where}: {exc.strerror or exc}.")
+    elif isinstance(exc, AnswerRefused):
+        made = errors.ProtocolError(f"{where}: {exc}.")
     elif isinstance(exc, ExpatError):
         made = errors.ProtocolError(f"{where}: the answer is not well-formed XML ({exc}).")
     else:
+        said = f"{type(exc).__name__}: {exc}"[:MOST_SAID]
         # pyVmomi raises KeyError, AttributeError, TypeError and bare Exception on XML that its types do not
         # foresee, and its lazy type loader may call sys.exit: all of it means an answer not understood.
-        made = errors.ProtocolError(f"{where}: the answer cannot be understood ({type(exc).__name__}: {exc}).")
+        made = errors.ProtocolError(f"{where}: the answer cannot be understood ({said}).")
     return made

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -45,8 +46,11 @@ from vcenter_eam_plugin.domain.facts import (
     VmPower,
 )
 from vcenter_eam_plugin.domain.observations import Hint, InventoryObserved
+from vcenter_eam_plugin.domain.understanding import understood
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.vsphere import events
 from vcenter_eam_plugin.vsphere.properties import (
+    MOST_PAGES,
     PAGE,
     check_missing,
     filter_spec,
@@ -107,8 +111,8 @@ REFUSED_RETRY_SECONDS = 20.0
 SOUND_SECONDS = 30.0
 #: Without an event collector (a missing privilege, too many collectors) one is asked for again this often.
 EVENTS_RETRY_SECONDS = 20.0
-#: Objects looked at before others get a turn: a whole fleet in one go would hold the event loop for 50 ms and more.
-OBJECTS_A_TURN = 200
+#: VMs added to or taken from the view by one request: pyVmomi writes a request in one go.
+VMS_AT_ONCE = 250
 #: Giving server-side objects back is a courtesy; a dead server must not hold up the next attempt.
 RELEASE_SECONDS = 3.0
 #: How often a cancel is sent again: one that arrives just before the wait it should cancel has no effect.
@@ -183,7 +187,8 @@ class Inventory:
         if stream is None:
             return  # the next stream starts with them
         try:
-            unknown = stream.follow(self._followed)
+            with self._understood():
+                unknown = stream.follow(self._followed)
         except PluginError as exc:
             log.info("The list of watched VMs could not be changed, so everything is listed again: %s", exc)
             if isinstance(exc, SuspectRead):
@@ -264,20 +269,23 @@ class Inventory:
         stream = _Stream(self._session, self._clock, self._scope, frozenset(self._known()))
         try:
             self._stream = stream
-            stream.open()
-            unknown = stream.follow(self._followed)
-            self._emit(stream.listing(self._interrupted))
+            with self._understood():
+                stream.open()
+                unknown = stream.follow(self._followed)
+                listing = stream.listing(self._interrupted)
+            self._emit(listing)
             if unknown:
                 self._emit(InventoryObserved(at=self._clock(), gone=unknown))
-            self._tell(stream.take_page())
+            self._tell(stream)
             self.live, self.stale_since = True, None
             self.listings += 1
             while True:
                 self._mark_events(stream)
-                observation = stream.next(self._interrupted)
+                with self._understood():
+                    observation = stream.next(self._interrupted)
                 if observation is not None:
                     self._emit(observation)
-                self._tell(stream.take_page())
+                self._tell(stream)
         finally:
             self._stream = None
             stream.ended.set()
@@ -285,8 +293,13 @@ class Inventory:
             self._released.extend(stream.owned)
             self._give_back()
 
-    def _tell(self, page: list[Any] | None) -> None:
-        hints = () if page is None else self._hints.of_page(page)
+    def _understood(self) -> understood:
+        return understood(f"{self._session.name}: WaitForUpdatesEx")
+
+    def _tell(self, stream: _Stream) -> None:
+        with self._understood():
+            page = stream.take_page()
+            hints = () if page is None else self._hints.of_page(page)
         if hints:
             self._on_hints(hints)
 
@@ -453,16 +466,19 @@ class _Stream:
         with self._view_lock:
             if self._vm_view is None:
                 return ()  # still being set up; the one who does it follows afterwards
-            add, remove = wanted - self._in_view, self._in_view - wanted
-            unknown: Any = ()
-            if add or remove:
-                unknown = self._call(
+            add, remove = sorted(wanted - self._in_view), sorted(self._in_view - wanted)
+            unknown: list[str] = []
+            while add or remove:
+                some, others = add[:VMS_AT_ONCE], remove[:VMS_AT_ONCE]
+                found = self._call(
                     self._vm_view.ModifyListView,
-                    [vim.VirtualMachine(moref) for moref in sorted(add)],
-                    [vim.VirtualMachine(moref) for moref in sorted(remove)],
+                    [vim.VirtualMachine(moref) for moref in some],
+                    [vim.VirtualMachine(moref) for moref in others],
                 )
-                self._in_view = wanted
-            gone = tuple(vm._GetMoId() for vm in unknown or ())
+                self._in_view = self._in_view.union(some).difference(others)
+                add, remove = add[VMS_AT_ONCE:], remove[VMS_AT_ONCE:]
+                unknown += [vm._GetMoId() for vm in found or ()]
+            gone = tuple(unknown)
             self._prove_gone(dict.fromkeys(gone, vim.VirtualMachine))
             return gone
 
@@ -476,13 +492,15 @@ class _Stream:
 
     def listing(self, interrupted: Callable[[], bool]) -> InventoryObserved:
         """The whole of it: all pages of the first update set, proven complete."""
-        while True:
+        for _ in range(MOST_PAGES):
             result = self._wait(interrupted, seconds=0)
             if result is None:
                 break
             self._apply(result)
             if not result.truncated:
                 break
+        else:
+            raise ProtocolError(f"{self._session.name}: the listing has no end: more than {MOST_PAGES} pages.")
         self._judge_tasks(self._objects)
         self._prove_complete()
         observation = self._observation(self._objects, (), complete=True)
@@ -564,11 +582,13 @@ class _Stream:
         if update.kind == "enter":
             props = {}
         for change in update.changeSet or ():
+            # pyVmomi's names are objects that the garbage collector walks through: 40,000 with 2,500 hosts
+            name = sys.intern(str(change.name))
             # a property that became unset comes as assign without value, or as a removal
             if change.op == "assign" and change.val is not None:
-                props[change.name] = change.val
+                props[name] = change.val
             else:
-                props.pop(change.name, None)
+                props.pop(name, None)
         self._objects[moref] = (kind, props)
         if issubclass(kind, vim.Task):
             return self._task_moved(moref, props)
@@ -688,9 +708,9 @@ class _Stream:
         compute = []
         hosts = []
         vms = []
-        for turn, moref in enumerate(morefs):
-            if turn % OBJECTS_A_TURN == 0:
-                gevent.sleep(0)
+        turns = Turns()
+        for moref in morefs:
+            turns.give()
             kind, props = self._objects[moref]
             try:
                 if issubclass(kind, vim.ComputeResource):

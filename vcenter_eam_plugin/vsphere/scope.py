@@ -14,9 +14,10 @@ from urllib.parse import unquote
 
 from pyVmomi import vim
 
-from vcenter_eam_plugin.domain.errors import ScopeError, Unavailable
+from vcenter_eam_plugin.domain.errors import ProtocolError, ScopeError, Unavailable
 from vcenter_eam_plugin.domain.facts import ComputeResourceFacts
 from vcenter_eam_plugin.domain.names import candidates, means
+from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.vsphere.properties import (
     Read,
     filter_spec,
@@ -27,6 +28,9 @@ from vcenter_eam_plugin.vsphere.properties import (
     traversal,
 )
 from vcenter_eam_plugin.vsphere.session import Session
+
+#: Folders within folders. A person makes a handful; a parent that is its own child makes no end.
+MOST_FOLDERS = 100
 
 
 def compute_resource_type(moref: str) -> Any:
@@ -43,6 +47,11 @@ def list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]
     Raises Unavailable when the answer cannot be the whole: an empty one must not read as an empty vCenter.
     """
     session.open()
+    with understood(f"{session.name}: the inventory"):
+        return _list_compute_resources(session)
+
+
+def _list_compute_resources(session: Session) -> tuple[ComputeResourceFacts, ...]:
     folders = [selection("folder"), selection("datacenter")]
     walk = [
         traversal("folder", vim.Folder, "childEntity", folders),
@@ -69,6 +78,8 @@ def _facts(found: Read, read: dict[str, Read], root: str) -> ComputeResourceFact
     datacenter = ""
     step: Read | None = found
     while step is not None and step.moref != root:
+        if len(names) > MOST_FOLDERS:
+            raise ProtocolError(f"The inventory has {found.moref} in folders that lead nowhere.")
         # vCenter escapes '/', '\' and '%' in names as %2f, %5c and %25
         names.append(unquote(step.props.get("name", step.moref)))
         if issubclass(step.kind, vim.Datacenter):

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import gevent
 from cryptography import x509
@@ -44,6 +45,8 @@ from vcenter_eam_plugin.domain.errors import (
     Unavailable,
     WrongState,
 )
+from vcenter_eam_plugin.domain.understanding import understood
+from vcenter_eam_plugin.vsphere.answer import Answer
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
 log = logging.getLogger(__name__)
@@ -148,7 +151,25 @@ class SessionSettings:
 
 
 class _Connection(http.client.HTTPSConnection):
-    """Closes its socket also when the way to it or the TLS handshake ends badly; gevent's own socket leaves it open."""
+    """Reads answers in bounded pieces, and leaves no socket open.
+
+    Also when the way to it or the TLS handshake ends badly, where gevent's own socket leaves it open. And it
+    closes an answer that was not read to its end: one with which the server hangs up belongs to nobody else.
+    """
+
+    answer: Any = None
+
+    response_class = Answer
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self.answer = super().getresponse()
+        return cast(http.client.HTTPResponse, self.answer)
+
+    def close(self) -> None:
+        super().close()
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.close()
 
     def connect(self) -> None:
         try:
@@ -307,7 +328,8 @@ class Session:
         """Log in again, unless somebody did since ``generation``. One login at a time: who waits shares it."""
         with self._lock:
             if self.generation == generation:
-                self._login()
+                with understood(f"{self.name}: the login"):
+                    self._login()
 
     def close(self) -> None:
         """Log out and drop all connections. Never raises for what the server does: it may be gone."""
@@ -326,7 +348,8 @@ class Session:
             current = self._attempt(lambda: self.content.sessionManager.currentSession, idempotent=True)
         except SessionExpired:
             return False
-        return current is not None and current.key == self._key
+        with understood(f"{self.name}: currentSession"):
+            return current is not None and current.key == self._key
 
     def keep_alive(self) -> None:
         """Touch the session so that it does not idle out; log in again if it did."""
@@ -557,6 +580,11 @@ class Session:
         found = _SESSION_COOKIE.search(cookie)
         if found is None:
             raise ProtocolError(f"{self.name}: the login was accepted, but no session cookie came with it.")
+        if not session.key:
+            raise ProtocolError(f"{self.name}: the login was accepted, but the session has no key.")
+        uuid = content.about.instanceUuid
+        if str(UUID(uuid)) != uuid.lower():  # files of the state directory are named after it
+            raise ProtocolError(f"{self.name} calls itself {uuid[:40]!r}, which is no instanceUuid.")
         timeout = self.settings.call_timeout
         if self._vim is None or self._wait is None or self._eam is None:
             wait = self.settings.wait_seconds + WAIT_MARGIN_SECONDS

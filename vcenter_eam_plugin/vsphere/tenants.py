@@ -13,7 +13,14 @@ from pyVmomi import vim
 
 from vcenter_eam_plugin.domain.errors import ObjectGone, ProtocolError, WrongState
 from vcenter_eam_plugin.domain.violations import SlotCount
-from vcenter_eam_plugin.vsphere.properties import filter_spec, object_spec, property_spec, retrieve, traversal
+from vcenter_eam_plugin.vsphere.properties import (
+    batched,
+    filter_spec,
+    object_spec,
+    property_spec,
+    retrieve,
+    traversal,
+)
 from vcenter_eam_plugin.vsphere.session import Session
 
 AGENT_TYPES = frozenset({"agent", "cluster-agent"})
@@ -21,16 +28,19 @@ AGENT_TYPES = frozenset({"agent", "cluster-agent"})
 
 
 def read_tenants(session: Session, hosts: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Per host the morefs of its powered-on VMs that are no agent VMs. One read, paged. Raises the domain's errors."""
-    if not hosts:
-        return {}
+    """Per host the morefs of its powered-on VMs that are no agent VMs. Raises the domain's errors."""
+    tenants: dict[str, frozenset[str]] = {}
+    for some in batched(hosts):
+        tenants |= _read_tenants(session, some)
+    return tenants
+
+
+def _read_tenants(session: Session, hosts: Sequence[str]) -> dict[str, frozenset[str]]:
     session.open()
     stub = session.vim_stub()
+    to_vms = [traversal("vms", vim.HostSystem, "vm")]
     spec = filter_spec(
-        [
-            object_spec(vim.HostSystem(host, stub), [traversal("vms", vim.HostSystem, "vm")], skip=True)
-            for host in hosts
-        ],
+        [object_spec(vim.HostSystem(host, stub), to_vms, skip=True) for host in hosts],
         [property_spec(vim.VirtualMachine, ["runtime.powerState", "runtime.host", "config.managedBy"])],
     )
     tenants: dict[str, set[str]] = {host: set() for host in hosts}

@@ -38,7 +38,7 @@ from vcenter_eam_plugin.web.openapi import document
 from vcenter_eam_plugin.web.probes import readiness
 from vcenter_eam_plugin.web.stacks import dump
 
-MAX_BODY = 64 * 1024
+MAX_BODY = 8 * 1024
 """Bytes; a request is a handful of names."""
 PEER = "vcenter_eam.peer"
 """Key of a request's environment: who asks, as the audit lines name them. Whoever serves the application sets it."""
@@ -58,6 +58,7 @@ def create_app(service: Service) -> Flask:
     """The application, without any check of who may."""
     app = Flask("vcenter_eam_plugin", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # else //api/v1/apply is answered by a redirect
     metrics = Metrics(service)
     redact = Redactor(lambda: secrets_of(service.configuration), time.monotonic)
 
@@ -165,9 +166,14 @@ def who() -> str:
 
 def _body(kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(request.get_data() or b"{}", type=kind)
-    except msgspec.MsgspecError as exc:
-        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+        asked = msgspec.json.decode(request.get_data() or b"{}", type=kind)
+        # A lone surrogate passes as an escape, and then fails in each answer and log line that names it.
+        msgspec.json.encode(asked)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolError(f"The request is not understood: {str(exc)[:200]}.") from exc
+    except OSError as exc:  # the body broke off, or its chunks are none
+        raise ProtocolError("The request is not understood: its body is not whole.") from exc
+    return asked
 
 
 def json_answer(value: Any, status: int = 200) -> Response:

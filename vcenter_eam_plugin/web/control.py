@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from gevent.pool import Pool
-from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
+from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 
 from vcenter_eam_plugin.domain.errors import Unavailable
+from vcenter_eam_plugin.ovf.handler import PatientHandler
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.web.app import PEER, create_app
 
@@ -139,7 +140,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return about.st_dev, about.st_ino
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc] # gevent has no types
+class _Handler(PatientHandler):
     """Knows who is at the other end: the kernel says it, so it cannot be made up."""
 
     def get_environ(self) -> dict[str, Any]:

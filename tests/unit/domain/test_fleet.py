@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +36,7 @@ from vcenter_eam_plugin.domain.facts import (
     VmFacts,
     VmPower,
 )
-from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.fleet import DERIVED_AT_ONCE, Fleet
 from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserved, InventoryObserved, Observation
 from vcenter_eam_plugin.domain.status import ContrailVm, State
 
@@ -572,3 +573,104 @@ def by_host(fleet: Fleet) -> dict[str, ContrailVm]:
 
 AnyOrder.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=120, stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
+
+
+# --- in portions -------------------------------------------------------------------------------------------
+
+MANY = 3 * DERIVED_AT_ONCE + 7
+
+
+def many(**changes: Any) -> tuple[HostFacts, ...]:
+    return tuple(a_host(number, **changes) for number in range(1, MANY + 1))
+
+
+def everything_owed(fleet: Fleet) -> list[ContrailVm]:
+    found: list[ContrailVm] = []
+    while fleet.owed:
+        found += fleet.go_on()
+    return found
+
+
+def morefs(statuses: Iterable[ContrailVm]) -> set[str]:
+    return {status.esxi.moref for status in statuses}
+
+
+def test_a_large_fleet_is_derived_in_portions_and_given_out_at_once() -> None:
+    """Nothing holds the event loop: each call derives some; nobody is told anything before all are known."""
+    fleet = a_fleet(*many())
+    assert not fleet.given_out
+    assert (fleet.statuses(), fleet.status("host-1")) == ((), None)
+    calls = []
+    while fleet.owed:
+        calls.append(fleet.go_on())
+    assert [len(call) for call in calls] == [0] * (len(calls) - 1) + [MANY]
+    assert len(calls) == MANY // DERIVED_AT_ONCE
+    assert fleet.given_out
+    assert {status.state for status in calls[-1]} == {State.ACTIVE}
+    assert set(fleet.statuses()) == {fleet.status(host) for host in fleet.hosts}
+
+
+def test_what_changes_while_a_large_fleet_is_derived_is_given_out_as_it_is_then() -> None:
+    """Between two portions anything may be observed, of hosts that were derived and of those that were not."""
+    fleet = a_fleet(*many())
+    changed = (a_host(1, in_maintenance=True), a_host(99, in_maintenance=True))
+    assert fleet.apply(InventoryObserved(20.0, hosts=changed)) == ()
+    told = {status.esxi.moref: status.state for status in everything_owed(fleet)}
+    assert len(told) == MANY
+    assert {host for host, state in told.items() if state is State.MAINTENANCE} == {"host-1", "host-99"}
+
+
+def test_who_asks_for_a_status_that_is_owed_gets_it_as_it_is_now() -> None:
+    """The planner must not see new facts beside an old state."""
+    fleet = a_fleet(*many())
+    everything_owed(fleet)
+    told = list(fleet.apply(InventoryObserved(20.0, hosts=many(in_maintenance=True))))
+    assert len(told) == DERIVED_AT_ONCE
+    asked = fleet.status(min(fleet.hosts.keys() - morefs(told)))
+    assert asked is not None
+    assert asked.state is State.MAINTENANCE
+    told += everything_owed(fleet)
+    assert sorted(status.esxi.moref for status in told) == sorted(fleet.hosts), "each once, that one too"
+    assert {status.state for status in told} == {State.MAINTENANCE}
+
+
+def test_of_what_is_owed_the_newest_alone_is_told() -> None:
+    """What would overtake a later word is not told at all."""
+    fleet = a_fleet(*many())
+    everything_owed(fleet)
+    told = fleet.apply(InventoryObserved(20.0, hosts=many(in_maintenance=True)))
+    back, lost, noted = sorted(fleet.hosts.keys() - morefs(told))[-3:]
+    fleet.status(back)
+    fleet.status(lost)
+    hosts = (a_host(int(back[5:])), a_host(int(lost[5:]), connection=ConnectionState.NOT_RESPONDING))
+    first = fleet.apply(InventoryObserved(21.0, hosts=hosts))
+    assert morefs(first) == {back, lost}, "the caller's own at once, and not the others"
+    assert morefs(fleet.note(noted, "a word")) == {noted}
+    assert not morefs(everything_owed(fleet)) & {back, lost, noted}
+
+
+def test_a_host_that_left_while_it_was_owed_is_told_to_be_gone_once() -> None:
+    """And nothing else of it."""
+    fleet = a_fleet(*many())
+    everything_owed(fleet)
+    told = fleet.apply(InventoryObserved(20.0, hosts=many(in_maintenance=True)))
+    left = max(fleet.hosts.keys() - morefs(told))
+    number = left[5:]
+    assert not fleet.apply(AgentsObserved((), gone=(f"agent-{number}",))) or fleet.owed
+    fleet.apply(InventoryObserved(21.0, gone=(f"vm-{number}",)))
+    said = [*fleet.apply(InventoryObserved(22.0, gone=(left,))), *everything_owed(fleet)]
+    assert [status.state for status in said if status.esxi.moref == left] == [State.REMOVED]
+    assert fleet.status(left) is None
+
+
+def test_a_listing_that_shows_nothing_new_touches_nobody() -> None:
+    """After a gap the whole fleet is listed again: it costs what changed."""
+    fleet = a_fleet(*many())
+    everything_owed(fleet)
+    vms = tuple(fleet.vms.values())
+    again = InventoryObserved(30.0, (a_cluster(),), many(), vms, complete=True)
+    assert fleet.apply(again) == ()
+    assert not fleet.owed
+    off = replace(vms[5], power=VmPower.POWERED_OFF)
+    changed = fleet.apply(replace(again, at=31.0, vms=(*vms[:5], off, *vms[6:])))
+    assert [status.vm.moref for status in changed if status.vm] == [off.moref]

@@ -381,7 +381,7 @@ def test_whatever_the_fleet_looks_like(
     per_hour: int,
     asked: list[tuple[int, float, bool]],
 ) -> None:
-    """Never outside the budgets, never a `never` or `ask` issue, never a repair on a host in, entering or leaving
+    """P9: never outside the budgets, never a `never` or `ask` issue, never a repair on a host in, entering or leaving
     maintenance or standby, and nothing at all while unread or while the agency is somebody else's."""
     fleet = Fleet(VCENTER, [CLUSTER, "domain-c2"])
     listed = {n: replace(host, moref=f"host-{n}") for n, (host, _, _, _) in enumerate(seen, 1)}

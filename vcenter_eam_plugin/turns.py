@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long work in pieces: whoever loops over a whole fleet gives the others their turn in between.
+
+Promised: a loop that calls :meth:`Turns.give` between its pieces holds the event loop for about ``SLICE`` and one
+piece, however many there are, and timers and sockets are looked at in between. Not promised: that the world is the same
+afterwards. A place for a turn is one where it may change, see docs/adr/0025.
+"""
+
+from __future__ import annotations
+
+from time import thread_time
+
+import gevent
+
+SLICE = 0.003
+"""Seconds of CPU time between two turns: a dozen that work at once stay within the 50 ms that the loop may be held.
+
+Not of wall time: where there are too few cores each would wait for the others ever more often, and none get on."""
+
+_LOOK_AT_SOCKETS = 1e-6
+"""Seconds. Not 0: gevent runs those that slept for 0 fifty times before it looks at timers and sockets again, and with
+pieces of 10 ms a heartbeat was 500 ms late (measured)."""
+
+
+class Turns:
+    """One for each loop; the time begins when it is made."""
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since = thread_time()
+
+    def give(self) -> None:
+        """Let others run, if it has been long enough. Whatever is called so may be killed or timed out here."""
+        if thread_time() - self._since >= SLICE:
+            gevent.sleep(_LOOK_AT_SOCKETS)
+            self._since = thread_time()
