@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 
+import gevent
 import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,6 +69,16 @@ def test_numbers_tell_what_is_and_what_was_done(running: Web) -> None:
     assert told("contrailvm_time_in_state_seconds_count", state="DEPLOYING") == 1
     assert told("contrailvm_time_in_state_seconds_count", state="ACTIVE") is None
     assert told("contrailvm_longest_in_state_seconds", cluster=cluster, state="ACTIVE") >= 0
+
+
+def test_a_hold_of_the_event_loop_is_told(running: Web) -> None:
+    holds = value(running, "loop_holds_total")
+    assert holds is not None
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until:
+        pass  # nobody else runs meanwhile
+    running.bench.wait_for(lambda: value(running, "loop_holds_total") > holds, "the hold was counted")
+    assert value(running, "loop_longest_hold_seconds") >= 0.2
 
 
 def test_an_issue_a_repair_and_an_alarm_are_counted(running: Web) -> None:
@@ -139,33 +150,40 @@ def test_greenlets_tell_where_they_are_and_no_value_of_a_variable(running: Web) 
     assert all("/" not in line for each in greenlets.values() for line in each["stack"]), "a path of the file system"
 
 
-def test_a_scrape_of_2500_hosts_holds_the_loop_less_than_50_ms(running: Web) -> None:
-    """P2: with as many hosts as a vCenter has; the number of series does not grow with them."""
-    service = running.bench.service
-    assert service is not None
-    assert service.units[0].pipeline is not None
+@pytest.fixture
+def large() -> Fleet:
+    """2,500 hosts that were read; made before anybody judges who holds the event loop."""
     fleet = Fleet(VCENTER, [CLUSTER])
     numbers = range(2500)
     fleet.apply(AgencyObserved(1.0, an_agency(), tuple(f"agent-{n}" for n in numbers)))
     fleet.apply(AgentsObserved(tuple(an_agent(n) for n in numbers)))
-    statuses = fleet.apply(
-        InventoryObserved(
-            2.0, (a_cluster(),), tuple(a_host(n) for n in numbers), tuple(a_vm(n) for n in numbers), complete=True
-        )
-    )
-    assert len(statuses) == 2500
-    mine, service.units[0].pipeline.fleet = service.units[0].pipeline.fleet, fleet
+    vms = tuple(a_vm(n) for n in numbers)
+    fleet.apply(InventoryObserved(2.0, (a_cluster(),), tuple(a_host(n) for n in numbers), vms, complete=True))
+    while fleet.owed:
+        fleet.go_on()
+    assert len(fleet.statuses()) == 2500
+    return fleet
+
+
+def test_a_scrape_of_2500_hosts_holds_the_loop_less_than_50_ms(large: Fleet, running: Web) -> None:
+    """P2: with as many hosts as a vCenter has; the number of series does not grow with them. The bench judges too."""
+    service = running.bench.service
+    assert service is not None
+    pipeline = service.units[0].pipeline
+    assert pipeline is not None
+    mine, pipeline.fleet = pipeline.fleet, large
     try:
-        service.units[0].tally.times.see(statuses, time.monotonic())
+        service.units[0].tally.times.see(large.statuses(), pipeline.now())
+        assert value(running, "contrailvms", cluster=f"Cluster {CLUSTER}", state="ACTIVE") == 2500
         metrics = Metrics(service)
-        metrics.text()
         took = []
         for _ in range(5):
+            gevent.sleep(0.001)
             began = time.thread_time()  # of computing: this machine may be busy with something else
             text = metrics.text()
             took.append(time.thread_time() - began)
     finally:
-        service.units[0].pipeline.fleet = mine
+        pipeline.fleet = mine
     print(f"a scrape of 2500 hosts computes for {min(took) * 1e3:.1f} ms and gives {len(text)} bytes")
     assert min(took) < 0.05
     assert len(text.splitlines()) < 400

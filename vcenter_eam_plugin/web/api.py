@@ -8,7 +8,7 @@ The structs are the contract. Fields are added, and neither change their meaning
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -118,11 +118,29 @@ class VCenterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """By host (moref), or ``agency``: why something is not done yet."""
 
 
+class LoopHold(msgspec.Struct, frozen=True, kw_only=True):
+    """One hold of the event loop, in milliseconds, and how much of it was computing; ``where`` if somebody looked."""
+
+    ms: float
+    cpu_ms: float
+    where: str
+
+
+class Loop(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the event loop was held; ``over_limit`` counts the holds that were longer than ``limit_ms``."""
+
+    limit_ms: float
+    longest: LoopHold
+    longest_in_last_minute: LoopHold
+    most_cpu_ms: float
+    over_limit: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Of every vCenter. ``loop`` tells how long the event loop was held, where that is measured."""
+    """Of every vCenter, and of the process."""
 
     vcenters: tuple[VCenterStatus, ...]
-    loop: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    loop: Loop
 
 
 class Host(ContrailVm, frozen=True, kw_only=True):

@@ -145,9 +145,8 @@ class ServiceCollector(Collector):
             _add_unit(scrape, unit, shown)
             if unit.pipeline is not None:
                 _add_contrailvms(scrape, unit.name, unit.pipeline.fleet.statuses(), unit.tally, unit.pipeline.now())
-        if "loop" in status:
-            scrape.add("loop_longest_hold_seconds", status["loop"]["longest_in_last_minute"]["ms"] / 1e3)
-            scrape.add("loop_holds", status["loop"]["over_limit"])
+        scrape.add("loop_longest_hold_seconds", status["loop"]["longest_in_last_minute"]["ms"] / 1e3)
+        scrape.add("loop_holds", status["loop"]["over_limit"])
         yield from scrape.metrics.values()
 
 
