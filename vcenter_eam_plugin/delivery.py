@@ -20,7 +20,10 @@ from vcenter_eam_plugin.domain.status import ContrailVm
 
 
 class Delivery:
-    """``snapshot_seconds`` lies between two snapshots; 0 sends one at each take of leadership alone."""
+    """``snapshot_seconds`` lies between two snapshots; 0 sends one at each take of leadership alone.
+
+    ``on_change`` is told what changed, whoever leads; it must not yield.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Delivery:
         clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
+        on_change: Callable[[Sequence[ContrailVm]], None] = lambda _: None,
     ) -> None:
         self._fleet = fleet
         self.outbox = outbox
@@ -42,6 +46,7 @@ class Delivery:
         self._clock = clock
         self._alarms = alarms
         self._log = log
+        self._on_change = on_change
         self._term: Term | None = None
         self._compared_with: int | None = None
         self._seen: list[ContrailVm] = []
@@ -61,6 +66,7 @@ class Delivery:
 
     def publish(self, changed: Sequence[ContrailVm]) -> None:
         """Take in what changed. At first, and after a trouble, everything is compared, so that nothing is missed."""
+        self._on_change(changed)
         if self._term is None or not self._fleet.given_out:
             return
         self._seen.extend(changed)

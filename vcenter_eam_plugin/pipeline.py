@@ -40,6 +40,7 @@ from vcenter_eam_plugin.domain.observations import AgencyObserved, AgentsObserve
 from vcenter_eam_plugin.domain.ownership import Claim, owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.domain.upgrade import Upgrade
 from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
@@ -88,6 +89,7 @@ class Pipeline:
         wall_clock: Callable[[], float],
         alarms: Alarms,
         log: logging.Logger,
+        on_change: Callable[[Sequence[ContrailVm]], None],
     ) -> None:
         self.session = session
         self.gate = gate
@@ -132,6 +134,7 @@ class Pipeline:
             clock=clock,
             alarms=alarms,
             log=log,
+            on_change=on_change,
         )
         self.poll = EamPoll(
             session,

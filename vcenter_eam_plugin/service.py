@@ -24,6 +24,7 @@ from vcenter_eam_plugin.cluster.election import Election
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.history import History
 from vcenter_eam_plugin.leadership import Alone, HostSays
 from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
@@ -70,6 +71,7 @@ class Service:
         self._zookeeper = zookeeper if zookeeper is not None else self._make_zookeeper()
         self._ovf = self._make_ovf_server()
         self.units: list[Unit] = []
+        self.history = History(time.time)
         self.operations = Operations(self.units, self.log)
         self._endpoints = [make(self) for make in endpoints]
         self._watching: dict[str, gevent.Greenlet] = {}
@@ -98,6 +100,7 @@ class Service:
                     package=package,
                     elect=self._elect,
                     log=self.log.getChild(config.name),
+                    on_change=self.history.record,
                 )
             )
         if self._zookeeper is not None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vcenter_eam_plugin.domain.errors import PluginError, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
@@ -53,7 +55,7 @@ class Pause(msgspec.Struct):
 
 class Unit:
     """``elect`` makes the election, of a vCenter's instanceUuid and what gives an epoch to exceed; ``package`` says
-    where the OVF is."""
+    where the OVF is; ``on_change`` is told, with our name, of each ContrailVM that changed."""
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Unit:
         package: PackageSource,
         elect: Elect,
         log: logging.Logger,
+        on_change: Callable[[str, Sequence[ContrailVm]], None] = lambda _, __: None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -86,6 +89,7 @@ class Unit:
         self._elect = elect
         self._leadership: Leadership | None = None
         self._log = log
+        self._on_change = on_change
         self._clock = clock
         self._wall_clock = wall_clock
         self._outbox: Outbox | None = None
@@ -252,6 +256,7 @@ class Unit:
             clock=self._clock,
             alarms=self.alarms,
             log=self._log,
+            on_change=partial(self._on_change, self.name),
         )
 
     def _look_at_identity(self) -> None:
