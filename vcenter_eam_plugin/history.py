@@ -20,7 +20,7 @@ from gevent.event import Event
 from vcenter_eam_plugin.domain.status import ContrailVm, State
 
 MOST_PER_HOST = 50
-"""Entries: a ContrailVM that comes up passes five states, so these are its last ten lives. docs/adr/0031 has the cost."""
+"""Entries: one that comes up passes five states, so these are its last ten lives. docs/adr/0031 has the cost."""
 MOST_GONE = 1000
 """Removed hosts that followers are still told of; who is further behind begins anew."""
 

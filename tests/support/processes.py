@@ -19,8 +19,8 @@ from tests.support.rabbit import wait_for
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-ANY_WEB_PORT = {"VCENTER_EAM__INTROSPECT__introspect_port": "0"}
-"""In the environment of a daemon: others run on this machine."""
+WEB_PORT = "VCENTER_EAM__INTROSPECT__introspect_port"
+"""In the environment of a daemon; 0 is any that is free, since others run on this machine."""
 
 
 class SimulatorProcess:
@@ -82,7 +82,8 @@ class SimulatorProcess:
 class DaemonProcess:
     """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed."""
 
-    def __init__(self, directory: Path, conf_file: Path) -> None:
+    def __init__(self, directory: Path, conf_file: Path, web_port: int = 0) -> None:
+        self.web_port = web_port
         self.log_file = directory / "daemon.log"
         self._conf_file = conf_file
         self.process: subprocess.Popen[bytes] | None = None
@@ -93,7 +94,7 @@ class DaemonProcess:
             self._log_begins = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vcenter_eam_plugin", "-c", str(self._conf_file)],
-                env={**os.environ, **ANY_WEB_PORT},
+                env={**os.environ, WEB_PORT: str(self.web_port)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -146,9 +147,9 @@ def simulator_process(directory: Path, *arguments: str) -> Iterator[SimulatorPro
 
 
 @contextmanager
-def daemon_process(directory: Path, conf_file: Path) -> Iterator[DaemonProcess]:
+def daemon_process(directory: Path, conf_file: Path, web_port: int = 0) -> Iterator[DaemonProcess]:
     """A daemon, not started yet, that ends with the block."""
-    daemon = DaemonProcess(directory, conf_file)
+    daemon = DaemonProcess(directory, conf_file, web_port)
     try:
         yield daemon
     finally:

@@ -59,8 +59,8 @@ from vcenter_eam_plugin.domain.requests import (
 )
 from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, may_go_on_at_once
 
-__all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "describe", "held_in", "preview", "preview_release",
-           "resolve_steps"]  # fmt: skip
+__all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "describe", "held_in", "preview",
+           "preview_release", "resolve_steps"]  # fmt: skip
 
 _CONSENT = (Radius.AGENT_VM_LOST, Radius.HOST)
 """What touches as much as this is done only when a person has typed the word."""

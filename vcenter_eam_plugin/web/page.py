@@ -40,6 +40,7 @@ from vcenter_eam_plugin.domain.errors import (
     UnknownTarget,
     WrongState,
 )
+from vcenter_eam_plugin.domain.issues import Radius
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request
 from vcenter_eam_plugin.domain.status import State
 from vcenter_eam_plugin.operations import Running
@@ -122,7 +123,8 @@ class Page:
         groups = [group for unit in self._service.units for group in picture.issue_groups(unit)]
         solvable = {unit.name: 0 for unit in self._service.units}
         for group in groups:
-            solvable[group.vcenter] += sum(each.solvable for each in group.hosts)
+            if group.kind.radius is not Radius.HOST:  # such a one is resolved alone, by its name
+                solvable[group.vcenter] += sum(each.solvable for each in group.hosts)
         return self._answer("issues.html", groups=groups, solvable=solvable, several=len(self._service.units) > 1)
 
     def plan(self) -> Response:

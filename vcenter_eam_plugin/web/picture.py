@@ -251,7 +251,7 @@ _POLICIES = {
     "auto": "resolved by itself, within the budgets",
     "auto_after_fix": "its cause is mended, then EAM looks again",
     "ask": "a person decides",
-    "never": "never resolved: that would only hide it, or do harm",
+    "never": "never resolved by itself: that would do harm, or only hide it",
     "wait": "goes when its cause does",
 }
 

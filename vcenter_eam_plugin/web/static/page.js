@@ -10,6 +10,7 @@
   const filter = document.getElementById("filter");
   const REFRESH_MS = 400; // between two looks at the pieces of a page, however much changes
   const PROGRESS_MS = 500;
+  const AGES_MS = 15000; // how long something has waited changes without anybody saying so
   let cursor = body.dataset.cursor;
 
   // --- the pieces of a page that are fetched anew ---------------------------------------------------------
@@ -258,7 +259,7 @@
   }
 
   if (clusters) {
-    document.getElementById("keys").classList.remove("unseen");
+    document.getElementById("keys").hidden = false;
     applyFilter();
     clusters.addEventListener("keydown", (event) => {
       if (!["ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
@@ -284,9 +285,9 @@
     adopted.removeAttribute("data-live"); // the page's own pieces are looked for in <main>
     dialog.replaceChildren(adopted);
     if (!dialog.open) dialog.showModal();
-    const first = dialog.querySelector("[autofocus], h1");
-    if (first && first.tagName === "H1") first.tabIndex = -1;
-    if (first) first.focus();
+    const first = dialog.querySelector("[autofocus]") || dialog.querySelector("h1");
+    if (first.tagName === "H1") first.tabIndex = -1;
+    first.focus();
     clearTimeout(following);
     if (adopted.dataset.operation && !("ended" in adopted.dataset)) follow(adopted.dataset.operation);
   }
@@ -369,6 +370,7 @@
     });
   }
   if (link) listen();
+  setInterval(() => { if (!document.hidden && link.dataset.state === "live") refresh(); }, AGES_MS);
   addEventListener("pagehide", () => { if (source) source.close(); });
   addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
 })();
