@@ -122,7 +122,7 @@ class Installation:
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Wait for it, and give it. Not the waiting of the other tests, which would run gevent's loop beside the browser's."""
+    """Wait for it, and give it. The other tests' way of waiting would run gevent's loop beside the browser's."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

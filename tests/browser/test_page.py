@@ -190,7 +190,7 @@ def test_a_wrong_token_is_refused(eight: Installation, look: Looking, off: str) 
 def test_resolve_is_previewed_and_needs_the_typed_word(
     eight: Installation, look: Looking, corrupt: str, picture: Callable[..., None]
 ) -> None:
-    """Issue 2: what destroys a ContrailVM is done once its word was typed, is followed to its end, and shows as ACTIVE."""
+    """Issue 2: what destroys a ContrailVM is done once its word was typed, and is followed to its end."""
     before = eight.resolves()
     page = look.open(eight.url, color_scheme="light")
     log_in(page, eight.url)

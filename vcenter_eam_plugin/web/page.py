@@ -21,7 +21,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -186,8 +186,7 @@ class Page:
 
     def _answer(self, template: str, status: int = 200, **shown: Any) -> Response:
         session = request.environ.get(SESSION)
-        text = in_slices(
-            current_app.jinja_env.get_template(template).generate,
+        written = current_app.jinja_env.get_template(template).generate(
             **shown,
             part=request.args.get("part") == "live",
             version=__version__,
@@ -202,18 +201,22 @@ class Page:
             sources=_SOURCES,
             url_for=url_for,
         )
-        return Response(text, status, mimetype="text/html")
+        return Response(in_slices(written), status, mimetype="text/html")
 
 
-def in_slices(generate: Callable[..., Any], **shown: Any) -> str:
-    """A template's text; others run every ``SLICE_SECONDS``."""
+def in_slices(
+    written: Iterable[str],
+    clock: Callable[[], float] = time.monotonic,
+    let_others_run: Callable[[], object] = lambda: gevent.sleep(0),
+) -> str:
+    """The text that a template writes; others run every ``SLICE_SECONDS`` of it."""
     pieces: list[str] = []
-    began = time.monotonic()
-    for piece in generate(**shown):
+    began = clock()
+    for piece in written:
         pieces.append(piece)
-        if time.monotonic() - began > SLICE_SECONDS:
-            gevent.sleep(0)
-            began = time.monotonic()
+        if clock() - began > SLICE_SECONDS:
+            let_others_run()
+            began = clock()
     return "".join(pieces)
 
 

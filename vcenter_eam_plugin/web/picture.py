@@ -110,7 +110,7 @@ class HostPicture:
 def by_name(status: ContrailVm) -> tuple[Any, ...]:
     """A key that has esx-2 before esx-10."""
     parts = re.split(r"(\d+)", status.esxi.name)
-    return (*(int(part) if part.isdigit() else part.casefold() for part in parts), status.esxi.moref)
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], status.esxi.moref
 
 
 def statuses(unit: Unit) -> tuple[ContrailVm, ...]:
@@ -229,9 +229,9 @@ def issue_groups(unit: Unit) -> list[IssueGroup]:
         solvable = _solvable(fleet, status.esxi.moref)
         for issue in status.eam.issues:
             found.setdefault(issue.type, []).append(IssueOn(status, issue.description, issue.type in solvable))
-    for issue in fleet.agency.issues if fleet.agency is not None else ():
-        if issue.agent is None and issue.host is None:
-            found.setdefault(issue.type, []).append(IssueOn(None, issue.description, False))
+    for own in fleet.agency.issues if fleet.agency is not None else ():
+        if own.agent is None and own.host is None:
+            found.setdefault(own.type, []).append(IssueOn(None, own.description, False))
     groups = [
         IssueGroup(unit.name, issue_type(name), _policy(pipeline, issue_type(name)), tuple(hosts))
         for name, hosts in found.items()

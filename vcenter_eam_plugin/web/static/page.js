@@ -119,14 +119,14 @@
       found.set(state, known);
     }
     shown.replaceChildren(...[...found].map(([state, { count, letter, group }]) => {
-      const one = document.createElement("span");
+      const piece = document.createElement("span");
       const short = document.createElement("abbr");
-      one.className = group;
-      one.title = `${count} ${state}`;
+      piece.className = group;
+      piece.title = `${count} ${state}`;
       short.title = state;
       short.textContent = letter;
-      one.append(String(count), short);
-      return one;
+      piece.append(String(count), short);
+      return piece;
     }));
   }
 
