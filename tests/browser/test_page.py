@@ -112,9 +112,19 @@ WATCH = """([label]) => {
 }"""
 
 
-def test_a_change_shows_within_a_second_of_being_known(eight: Installation, look: Looking) -> None:
-    """Issue 2: live by server-sent events; the same clock says when the service knew and when the page showed it."""
+@pytest.fixture
+def first(eight: Installation) -> Iterator[str]:
+    """A host that may be left powered off."""
     name = host(1)
+    yield name
+    if eight.hosts()[name]["state"] == "POWERED_OFF":
+        eight.simulator.do("power_on", vm=eight.simulator.agent_vm(name))
+        eight.wait_for("ACTIVE", name)
+
+
+def test_a_change_shows_within_a_second_of_being_known(eight: Installation, look: Looking, first: str) -> None:
+    """Issue 2: live by server-sent events; the same clock says when the service knew and when the page showed it."""
+    name = first
     page = look.open(eight.url)
     expect(page.locator("#link")).to_have_text("Live")
     page.evaluate(WATCH, [f"{name}, POWERED_OFF"])

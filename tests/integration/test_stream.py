@@ -68,6 +68,7 @@ def test_a_change_is_told_and_who_comes_back_misses_nothing(web: Web, follow: Ca
     while data[-1]["state"] != "MAINTENANCE":
         position, _, data = following.next("change")
     following.close()
+    web.bench.wait_for(lambda: host.in_maintenance, "the host is in maintenance")
     web.bench.vcenter.exit_maintenance(host)
     web.bench.wait_for_state(host.name, "ACTIVE")
     again = follow(Last_Event_ID=position)

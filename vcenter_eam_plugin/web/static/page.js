@@ -10,6 +10,7 @@
   const filter = document.getElementById("filter");
   const REFRESH_MS = 400; // between two looks at the pieces of a page, however much changes
   const PROGRESS_MS = 500;
+  const SAY_MS = 700;
   const AGES_MS = 15000; // how long something has waited changes without anybody saying so
   let cursor = body.dataset.cursor;
 
@@ -61,18 +62,19 @@
 
   // --- the grid -------------------------------------------------------------------------------------------
 
-  const bad = new Map(); // what is to be announced
+  const news = new Map(); // what is to be said to who cannot see it, of several changes at once
+  let saying = 0;
 
   function announce(change) {
-    bad.set(change.name, change.state);
-    if (bad.size > 1) return;
-    setTimeout(() => {
-      const names = [...bad];
-      said.textContent = names.length > 3
-        ? `${names.length} hosts changed`
-        : names.map(([name, state]) => `${name} is ${state}`).join(", ");
-      bad.clear();
-    }, 700);
+    news.set(change.name, change.state);
+    if (saying) return;
+    saying = setTimeout(() => {
+      said.textContent = news.size > 3
+        ? `${news.size} hosts changed`
+        : [...news].map(([name, state]) => `${name} is ${state}`).join(", ");
+      news.clear();
+      saying = 0;
+    }, SAY_MS);
   }
 
   function fill(cell, change) {
