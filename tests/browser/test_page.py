@@ -371,3 +371,21 @@ def test_pictures_for_the_documentation(
     finally:
         eight.simulator.do("exit_maintenance", host=host(2))
         eight.wait_for("ACTIVE", host(2))
+
+
+def test_a_name_that_is_markup_stays_a_name(eight: Installation, look: Looking) -> None:
+    """What vCenter says is not trusted, neither from the server nor by the script."""
+    evil = '<img src=x onerror="document.title=1">&"\''
+    name = host(5)
+    page = look.open(eight.url)
+    expect(page.locator("#link")).to_have_text("Live")
+    eight.simulator.do("rename", obj=name, name=evil)
+    try:
+        expect(page.locator("#clusters").get_by_text(evil, exact=True)).to_be_visible(timeout=30_000)
+        page.reload()
+        page.locator("#clusters").get_by_text(evil, exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(evil)
+        assert page.locator("main img").count() == 0
+    finally:
+        eight.simulator.do("rename", obj=evil, name=name)
+        until(lambda: name in eight.hosts(), "it has its name again")

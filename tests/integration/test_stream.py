@@ -125,3 +125,10 @@ def test_a_stream_ends_by_itself(web: Web, follow: Callable[..., Following], mon
     following = follow()
     with gevent.Timeout(20):
         assert b"retry:" in following.answer.read()
+
+
+def test_what_is_told_is_searched_for_secrets() -> None:
+    """Issue 4: an answer that is streamed does not pass what looks for them in all others."""
+    stream = module.Stream(None, lambda text: text.replace("hunter2-hunter2", "***"), "name")  # type: ignore[arg-type]
+    told = stream._event("change", 7, [{"reason": "the password hunter2-hunter2 is wrong"}])
+    assert told == b'id: name.7\nevent: change\ndata: [{"reason":"the password *** is wrong"}]\n\n'

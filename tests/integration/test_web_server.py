@@ -253,6 +253,20 @@ def test_the_cookie_of_a_server_with_tls_is_for_tls_alone(exposed: Web) -> None:
     assert exposed.ask("GET", "/api/v1/status", Cookie=entered.cookie).status == 200
 
 
+def test_style_and_script_are_for_everybody_and_nothing_else_is(exposed: Web) -> None:
+    """The login has a style, too; what is below it in the file system is nobody's."""
+    for name in ("page.css", "page.js", "icon.svg"):
+        answer = exposed.ask("GET", f"/static/{name}")
+        assert answer.status == 200
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    for path in ("/static/../page.py", "/static/..%2fpage.py", "/static/%2e%2e/page.py"):
+        assert exposed.ask("GET", path).status in (401, 404), path
+        assert exposed.ask("GET", path, bearer=TOKEN).status == 404, path
+    assert exposed.ask("POST", "/static/page.css", {}).status == 401
+    for path in ("/", "/issues", "/plan", "/delivery", "/api/v1/stream", "/preview?operation=apply"):
+        assert exposed.ask("GET", path).status == 401, path
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 
