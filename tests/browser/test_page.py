@@ -134,13 +134,17 @@ def test_a_change_shows_within_a_second_of_being_known(eight: Installation, look
     expect(page.get_by_role("status").filter(has_text=f"{name} is POWERED_OFF")).to_have_count(1)
     shown = page.evaluate("window.seenAt") / 1000
     story = look.open(f"{eight.url}/hosts/lab/{eight.hosts()[name]['esxi']['moref']}")
+    # Newest first: what is before the last time it was ACTIVE, and of that the oldest.
     known = story.evaluate(
-        """() => Date.parse([...document.querySelectorAll(".timeline li")]
-             .find((line) => line.textContent.includes("POWERED_OFF")).querySelector("time").dateTime)"""
+        """() => {
+             const lines = [...document.querySelectorAll(".timeline li")];
+             const before = lines.findIndex((line) => !line.textContent.includes("POWERED_OFF"));
+             return Date.parse(lines[before - 1].querySelector("time").dateTime);
+           }"""
     )
     took = shown - known / 1000
     print(f"a change shows {took * 1000:.0f} ms after it is known")
-    assert took < WITHIN_A_SECOND
+    assert 0 <= took < WITHIN_A_SECOND
     # The host's own page and the counts follow, too.
     eight.simulator.do("power_on", vm=eight.simulator.agent_vm(name))
     expect(story.locator(".timeline li").first).to_contain_text("ACTIVE", timeout=30_000)
