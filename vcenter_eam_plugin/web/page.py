@@ -42,7 +42,6 @@ from vcenter_eam_plugin.domain.errors import (
 )
 from vcenter_eam_plugin.domain.issues import Radius
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request
-from vcenter_eam_plugin.domain.status import State
 from vcenter_eam_plugin.operations import Running
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.web import picture
@@ -113,7 +112,6 @@ class Page:
             troubles=troubles,
             more_troubles=more,
             wanted=wanted,
-            states=list(State),
         )
 
     def host(self, vcenter: str, moref: str) -> Response:

@@ -120,7 +120,9 @@
       known.count += 1;
       found.set(state, known);
     }
-    shown.replaceChildren(...[...found].map(([state, { count, letter, group }]) => {
+    const order = [...filter.elements.state.options].map((each) => each.value);
+    const sorted = [...found].sort(([left], [right]) => order.indexOf(left) - order.indexOf(right));
+    shown.replaceChildren(...sorted.map(([state, { count, letter, group }]) => {
       const piece = document.createElement("span");
       const short = document.createElement("abbr");
       piece.className = group;
