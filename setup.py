@@ -20,7 +20,7 @@ REQUIRES = [
     "msgspec>=0.19",  # messages: frozen structs, fast JSON, JSON Schema from the same definition
     "click>=8.2",  # the command line
     "rich>=13.9",  # its tables and the demo's live view
-    "flask>=3.1",  # the JSON API that commands use; docs/adr/0017
+    "flask>=3.1",  # the JSON API that commands use, and the status page; docs/adr/0017, 0031
     "psutil>=6.0",  # memory that the demo's summary reports
     "cryptography>=43",  # certificates: the simulator's own, and the subject named when one is refused
     "lxml>=5.3",  # the OVF descriptor and the introspect's XML, read without external entities
@@ -39,6 +39,10 @@ EXTRAS = {
         "jsonschema>=4.23",
         "setuptools>=77",  # the tests read setup.py
         "stevedore>=5.4",  # the tests play a host process that loads plugins as Contrail's services do
+    ],
+    "browser": [
+        "playwright>=1.49",  # drives a Chromium that is installed already; no browser is downloaded
+        "axe-playwright-python>=0.1.4",  # carries axe-core, which knows the rules of accessibility
     ],
     "package": [
         "build>=1.2",  # makes the wheel and the sdist that are checked
@@ -75,7 +79,10 @@ setup(
     ],
     python_requires=">=3.11",  # the floor of stevedore's current release; docs/adr/0002
     packages=find_packages(include=["vcenter_eam_plugin", "vcenter_eam_plugin.*"]),
-    package_data={"vcenter_eam_plugin": ["py.typed"], "vcenter_eam_plugin.analytics": ["*.sandesh"]},
+    package_data={
+        "vcenter_eam_plugin": ["py.typed", "web/templates/*.html", "web/static/*"],
+        "vcenter_eam_plugin.analytics": ["*.sandesh"],
+    },
     # Beside the package, below the prefix: what an installation copies to its place.
     data_files=[
         ("share/man/man1", ["etc/man/vcenter-eam.1"]),

@@ -63,6 +63,19 @@ class Running:
         news, self._news = self._news, Event()
         news.set()
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Each step of the preview with how it is now: its last ``step`` event, or ``outcome`` "waiting"."""
+        steps = [
+            {"target": step.target, "text": step.text, "outcome": "waiting", "detail": ""}
+            for step in self.preview.steps
+        ]
+        for event in self._events:
+            if event["kind"] == "step":
+                shown = steps[event["number"] - 1]
+                shown["outcome"] = event["outcome"]
+                shown["detail"] = event["detail"] or shown["detail"]
+        return steps
+
     def follow(self) -> Iterator[dict[str, Any]]:
         """Every event, as it comes, until the end: ``begin``, ``step`` and ``end``."""
         told = 0

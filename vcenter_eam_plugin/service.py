@@ -27,6 +27,8 @@ from vcenter_eam_plugin.cluster.election import Election
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.history import History
 from vcenter_eam_plugin.leadership import Alone, HostSays
 from vcenter_eam_plugin.loop_watch import LoopWatch
 from vcenter_eam_plugin.map_file import MapFile, MapKeeper
@@ -88,6 +90,7 @@ class Service:
             on_trouble=self._audit_trouble,
         )
         self.witness = Witness(self.trail.tell, time.time)
+        self.history = History(time.time)
         self.operations = Operations(self.units, self.log, self.trail, self.witness)
         self._endpoints = [make(self) for make in endpoints]
         self._watching: dict[str, gevent.Greenlet] = {}
@@ -118,7 +121,7 @@ class Service:
                     package=package,
                     elect=self._elect,
                     log=self.log.getChild(config.name),
-                    on_change=self.witness.see,
+                    on_change=self._changed,
                     tell=self.trail.tell,
                 )
             )
@@ -186,6 +189,12 @@ class Service:
         for unit in self.units:
             found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
         return found
+
+    def _changed(self, vcenter: str, changed: Sequence[ContrailVm]) -> None:
+        """For people who look: the audit trail, and the page's timeline."""
+        pipeline = next(unit.pipeline for unit in self.units if unit.name == vcenter)
+        self.witness.see(vcenter, changed, more=pipeline is not None and pipeline.fleet.owed)
+        self.history.record(vcenter, changed)
 
     def _audit_trouble(self, why: str) -> None:
         for unit in self.units:

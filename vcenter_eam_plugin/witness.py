@@ -37,6 +37,7 @@ class Witness:
         self._now = wall_clock
         self._known: dict[tuple[str, str], _Known] = {}
         self._looked_at: set[str] = set()
+        self._first_look: dict[str, set[tuple[str, str]]] = {}
 
     def remember(self, newest_first: Iterable[Entry]) -> None:
         """Go on from what an earlier process told."""
@@ -56,16 +57,24 @@ class Witness:
                 done.add(key)
         self._known = found
 
-    def see(self, vcenter: str, changed: Sequence[ContrailVm]) -> None:
-        """Take in what changed, in the order in which it was seen; the first time that is every ContrailVM."""
+    def see(self, vcenter: str, changed: Sequence[ContrailVm], *, more: bool = False) -> None:
+        """Take in what changed, in the order in which it was seen; the first time that is every ContrailVM.
+
+        ``more``: it is not all yet, the rest comes by further calls.
+        """
         first = bool(changed) and vcenter not in self._looked_at
         for status in changed:
             self._see(vcenter, status, first=first)
-        if first:
-            self._looked_at.add(vcenter)
-            here = {(vcenter, status.esxi.moref) for status in changed}
-            for key in [each for each in self._known if each[0] == vcenter and each not in here]:
-                del self._known[key]  # it left while nobody looked
+        if not first:
+            return
+        here = self._first_look.setdefault(vcenter, set())
+        here |= {(vcenter, status.esxi.moref) for status in changed}
+        if more:
+            return
+        self._looked_at.add(vcenter)
+        for key in [each for each in self._known if each[0] == vcenter and each not in here]:
+            del self._known[key]  # it left while nobody looked
+        del self._first_look[vcenter]
 
     def since(self, vcenter: str, host: str) -> Since | None:
         """Since when the ContrailVM on that host (moref) is in its state; ``None`` for one that was never seen."""

@@ -163,7 +163,7 @@ def test_a_browser_logs_in_and_out_and_changes_things_in_between(quiet: Web, cap
     (line,) = audit(caplog)
     assert re.fullmatch(r"session [0-9a-f]{8}, from 127\.0\.0\.1 told test to activate\.", line)
     page = quiet.ask("GET", "/", Cookie=cookie).body.decode()
-    found = re.search(r"name='csrf' value='([^']+)'", page)
+    found = re.search(r'name="csrf" value="([^"]+)"', page)
     assert found is not None
     left = quiet.ask(
         "POST",
@@ -241,7 +241,7 @@ def test_every_answer_tells_browsers_to_keep_frame_and_run_nothing(exposed: Web,
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert "max-age" in answer.headers["strict-transport-security"]
         assert "access-control-allow-origin" not in answer.headers
-        assert not re.search(rb"<script|<style|style=| on[a-z]+=|javascript:", answer.body)
+        assert not re.search(rb"<script(?! src=\"/static/)|<style|style=| on[a-z]+=|javascript:", answer.body)
 
 
 def test_the_cookie_of_a_server_with_tls_is_for_tls_alone(exposed: Web) -> None:
@@ -253,6 +253,20 @@ def test_the_cookie_of_a_server_with_tls_is_for_tls_alone(exposed: Web) -> None:
     assert "Secure" in entered.headers["set-cookie"]
     assert entered.cookie.startswith("__Host-")
     assert exposed.ask("GET", "/api/v1/status", Cookie=entered.cookie).status == 200
+
+
+def test_style_and_script_are_for_everybody_and_nothing_else_is(exposed: Web) -> None:
+    """The login has a style, too; what is below it in the file system is nobody's."""
+    for name in ("page.css", "page.js", "icon.svg"):
+        answer = exposed.ask("GET", f"/static/{name}")
+        assert answer.status == 200
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    for path in ("/static/../page.py", "/static/..%2fpage.py", "/static/%2e%2e/page.py"):
+        assert exposed.ask("GET", path).status in (401, 404), path
+        assert exposed.ask("GET", path, bearer=TOKEN).status == 404, path
+    assert exposed.ask("POST", "/static/page.css", {}).status == 401
+    for path in ("/", "/issues", "/plan", "/delivery", "/api/v1/stream", "/preview?operation=apply"):
+        assert exposed.ask("GET", path).status == 401, path
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from tests.support.rabbit import wait_for
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-ANY_WEB_PORT = {"VCENTER_EAM__INTROSPECT__introspect_port": "0"}
-"""In the environment of a daemon: others run on this machine."""
+WEB_PORT = "VCENTER_EAM__INTROSPECT__introspect_port"
+"""In the environment of a daemon; 0 is any that is free, since others run on this machine."""
 
 
 class Refused(AssertionError):
@@ -87,10 +87,12 @@ class SimulatorProcess:
 class DaemonProcess:
     """``contrail-vcenter-eam-plugin -c FILE``. Start it as often as it is killed.
 
-    ``module`` is what Python runs instead of the package, with the same arguments.
+    ``module`` is what Python runs instead of the package, with the same arguments. ``web_port`` is that of its status
+    page; 0 is any that is free.
     """
 
-    def __init__(self, directory: Path, conf_file: Path, module: str = "vcenter_eam_plugin") -> None:
+    def __init__(self, directory: Path, conf_file: Path, module: str = "vcenter_eam_plugin", web_port: int = 0) -> None:
+        self.web_port = web_port
         self.log_file = directory / "daemon.log"
         self._conf_file = conf_file
         self._module = module
@@ -105,7 +107,7 @@ class DaemonProcess:
                 [sys.executable, "-m", self._module, "-c", str(self._conf_file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **ANY_WEB_PORT, **(environment or {})},
+                env={**os.environ, WEB_PORT: str(self.web_port), **(environment or {})},
             )
 
     def wait_until_leading(self) -> None:
@@ -156,9 +158,9 @@ def simulator_process(directory: Path, *arguments: str) -> Iterator[SimulatorPro
 
 
 @contextmanager
-def daemon_process(directory: Path, conf_file: Path) -> Iterator[DaemonProcess]:
+def daemon_process(directory: Path, conf_file: Path, web_port: int = 0) -> Iterator[DaemonProcess]:
     """A daemon, not started yet, that ends with the block."""
-    daemon = DaemonProcess(directory, conf_file)
+    daemon = DaemonProcess(directory, conf_file, web_port)
     try:
         yield daemon
     finally:

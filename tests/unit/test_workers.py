@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import gevent
 import pytest
@@ -368,3 +369,28 @@ def test_the_alarm_of_a_release_ends_with_its_host(make: Make) -> None:
     bench.fleet.apply(InventoryObserved(at=20.0, gone=("host-1",)))
     bench.work("host-1")
     assert "released:host-1" not in bench.alarms
+
+
+def test_a_plan_of_many_hosts_lets_others_run(make: Make) -> None:
+    """Bug: P2. A page or command that asked for the plan of 2,500 hosts held the loop for some 100 ms."""
+    bench = make(a_fleet())
+    ran: list[float] = []
+
+    def other() -> None:
+        while True:
+            ran.append(bench.now)
+            gevent.sleep(0)
+
+    def slow(_key: str, _now: float) -> Plan:
+        bench.now += 0.006
+        return Plan()
+
+    bench.fleet.hosts.update({f"host-{number}": a_host(number) for number in range(20)})
+    bench.workers.plan_for = slow  # type: ignore[method-assign] # takes time, as a real one does
+    beside = gevent.spawn(other)
+    gevent.sleep(0)
+    bench.workers.plan()
+    beside.kill()
+    gaps = [after - before for before, after in pairwise(ran)]
+    assert len(ran) >= 10
+    assert max(gaps) < 0.02

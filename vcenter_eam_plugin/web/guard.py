@@ -47,6 +47,8 @@ CSRF_FIELD = "csrf"
 
 _OPEN = frozenset({"/healthz", "/readyz", LOGIN})
 """Readable by everybody: a load balancer has no token, and a person none yet. A login shows the token by itself."""
+_OPEN_BELOW = "/static/"
+"""Style and script of the pages, the login's among them; they say nothing about this installation."""
 _SAFE = frozenset({"GET", "HEAD"})
 
 _HEADERS = {
@@ -119,7 +121,8 @@ class Guard:
         except ConfigurationError as exc:
             self._log.error("Nobody can be let in: %s", exc)
             return error_answer(Unavailable("The token of this service cannot be read; see its log."))
-        free = request.path in _OPEN or (reads and self._rules.reading_is_free) or request.environ.get(SHOWN)
+        is_open = request.path in _OPEN or (reads and request.path.startswith(_OPEN_BELOW))
+        free = is_open or (reads and self._rules.reading_is_free) or request.environ.get(SHOWN)
         return refused if refused is not None or free else self._turn_away(reads)
 
     def _check_way(self, address: str, reads: bool) -> Response | None:

@@ -6,45 +6,20 @@ The token is in the body of one POST and nowhere else; the cookie is another ran
 
 from __future__ import annotations
 
-from html import escape
+from flask import Flask, Response, render_template, request
 
-from flask import Flask, Response, request
-
-from vcenter_eam_plugin import __version__
 from vcenter_eam_plugin.web.access import Session, TooManyAttempts
 from vcenter_eam_plugin.web.api import WhoAsks
 from vcenter_eam_plugin.web.app import json_answer, who
-from vcenter_eam_plugin.web.guard import CSRF_FIELD, LOGIN, SESSION, SHOWN, Guard, see_other, too_many
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>contrail-vcenter-eam-plugin</title>
-<h1>contrail-vcenter-eam-plugin</h1>
-{body}
-</html>
-"""
-_FORM = """{said}
-<form method="post" action="/login">
-<p><label for="token">Token (introspect_token)</label><br>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus></p>
-<p><button>Log in</button></p>
-</form>"""
-_WRONG = '<p role="alert">The token is wrong.</p>'
+from vcenter_eam_plugin.web.guard import LOGIN, SESSION, SHOWN, Guard, see_other, too_many
 
 
 def add_login(app: Flask, guard: Guard, *, tls: bool) -> None:
     """Add the routes; ``guard`` must protect ``app`` already."""
 
-    @app.get("/")
-    def start() -> str:
-        session: Session | None = request.environ.get(SESSION)
-        return _PAGE.format(body=_start_body(session))
-
     @app.get(LOGIN)
     def login_form() -> str:
-        return _PAGE.format(body=_FORM.format(said=""))
+        return _form()
 
     @app.post(LOGIN)
     def log_in() -> Response:
@@ -53,7 +28,7 @@ def add_login(app: Flask, guard: Guard, *, tls: bool) -> None:
         except TooManyAttempts as exc:
             return too_many(exc)
         if cookie is None:
-            return Response(_PAGE.format(body=_FORM.format(said=_WRONG)), 401, mimetype="text/html")
+            return Response(_form("The token is wrong."), 401, mimetype="text/html")
         answer = see_other("/")
         answer.set_cookie(guard.cookie, cookie, path="/", httponly=True, samesite="Strict", secure=tls)
         return answer
@@ -73,13 +48,5 @@ def add_login(app: Flask, guard: Guard, *, tls: bool) -> None:
         return json_answer(WhoAsks(who=who(), may_change=may, csrf=found.csrf if found is not None else ""))
 
 
-def _start_body(session: Session | None) -> str:
-    lines = [f"<p>Version {escape(__version__)}. <a href='/api/v1/status'>Status as JSON</a></p>"]
-    if session is None:
-        lines.append(f"<p><a href='{LOGIN}'>Log in</a></p>")
-    else:
-        lines.append(
-            f"<form method='post' action='/logout'><input type='hidden' name='{CSRF_FIELD}' "
-            f"value='{escape(session.csrf)}'><button>Log out</button></form>"
-        )
-    return "\n".join(lines)
+def _form(wrong: str = "") -> str:
+    return render_template("login.html", wrong=wrong)

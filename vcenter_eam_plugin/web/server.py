@@ -27,11 +27,14 @@ from gevent.pywsgi import Input, LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from vcenter_eam_plugin.config import IntrospectConfig
 from vcenter_eam_plugin.ovf.certificate import server_context
+from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.web.access import Attempts, Sessions, Token
 from vcenter_eam_plugin.web.app import MAX_BODY, create_app
 from vcenter_eam_plugin.web.guard import Guard, Rules
 from vcenter_eam_plugin.web.login import add_login
+from vcenter_eam_plugin.web.page import Page
+from vcenter_eam_plugin.web.stream import Stream
 
 MOST_AT_ONCE = 64
 """Connections; the next ones wait in the kernel's queue until one of these ends."""
@@ -129,6 +132,7 @@ class WebServer:
 
     def _application(self) -> Flask:
         app = create_app(self._service)
+        redact = Redactor(lambda: secrets_of(self._service.configuration), time.monotonic)
         settings = self._settings
         token = Token(settings.introspect_token)
         guard = Guard(
@@ -144,6 +148,9 @@ class WebServer:
         )
         guard.protect(app)
         add_login(app, guard, tls=self._tls is not None)
+        stream = Stream(self._service, redact, str(secrets.token_hex(4)))
+        app.register_blueprint(Page(self._service, stream.name).blueprint)
+        app.register_blueprint(stream.blueprint)
         return app
 
 

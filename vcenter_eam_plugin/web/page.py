@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status page: HTML that is whole without a script, which only keeps it up to date and makes it quicker to use.
+
+=====  ========================  =========================================================================
+GET    /                         every vCenter and its hosts (``?state=``, ``?text=`` choose among these)
+GET    /hosts/VCENTER/MOREF      everything of one host, and what happened to it lately
+GET    /issues                   what EAM complains of, by type
+GET    /plan                     what would be done now
+GET    /delivery                 what waits to be sent
+GET    /preview                  what an operation would do, and the form that asks for consent
+POST   /carry-out                that form: as it was previewed, or not at all
+GET    /operations/NUMBER        how far it is
+=====  ========================  =========================================================================
+
+``?part=live`` gives the pieces of a page that its script puts in place of the old ones. Who may see or change anything
+is the guard's to say. A page is built in slices: a fleet of thousands must not keep others waiting.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+import gevent
+import msgspec
+from flask import Blueprint, Response, current_app, request, url_for
+from werkzeug.exceptions import HTTPException, NotFound
+
+from vcenter_eam_plugin import __version__
+from vcenter_eam_plugin.domain.errors import (
+    ConfigurationError,
+    NotAcknowledged,
+    PlanChanged,
+    PluginError,
+    ProtocolError,
+    UnknownTarget,
+    WrongState,
+)
+from vcenter_eam_plugin.domain.issues import Radius
+from vcenter_eam_plugin.domain.requests import Operation, Preview, Request
+from vcenter_eam_plugin.operations import Running
+from vcenter_eam_plugin.service import Service
+from vcenter_eam_plugin.web import picture
+from vcenter_eam_plugin.web.app import who
+from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY
+from vcenter_eam_plugin.web.guard import SESSION, SHOWN
+from vcenter_eam_plugin.web.picture import Wanted
+
+SLICE_SECONDS = 0.01
+"""A page is built for so long, then others run: well below the 50 ms that nothing may hold the event loop for."""
+MOST_OPERATIONS = 50
+"""Operations whose end can still be looked at."""
+
+_STATUS: dict[type[PluginError], int] = {
+    ConfigurationError: 400,
+    ProtocolError: 400,
+    UnknownTarget: 404,
+    NotAcknowledged: 403,
+    PlanChanged: 409,
+    WrongState: 409,
+}
+_SOURCES = {"inventory": "Inventory", "events": "Events", "eam": "EAM"}
+_OFFERED = frozenset({Operation.APPLY, Operation.RESOLVE, Operation.RELEASE})
+"""What the page asks for; the rest is rare enough for a command line and its manual."""
+
+
+class Page:
+    """The pages of one service, as a blueprint. ``stream_id`` names the process in the stream's positions."""
+
+    def __init__(self, service: Service, stream_id: str) -> None:
+        self._service = service
+        self._stream_id = stream_id
+        self._operations: OrderedDict[int, Running] = OrderedDict()
+        self._numbers = count(1)
+        self.blueprint = Blueprint(
+            "page", __name__, static_folder="static", static_url_path="/static", template_folder="templates"
+        )
+        add = self.blueprint.add_url_rule
+        add("/", view_func=self.overview)
+        add("/hosts/<vcenter>/<moref>", view_func=self.host)
+        add("/issues", view_func=self.issues)
+        add("/plan", view_func=self.plan)
+        add("/delivery", view_func=self.delivery)
+        add("/preview", view_func=self.preview)
+        add("/carry-out", view_func=self.carry_out, methods=["POST"])
+        add("/operations/<int:number>", view_func=self.operation)
+        self.blueprint.register_error_handler(PluginError, self.refused)
+        self.blueprint.register_error_handler(HTTPException, self.not_found)
+        self.blueprint.add_app_template_filter(utc)
+        self.blueprint.add_app_template_filter(iso)
+        self.blueprint.add_app_template_filter(host_id)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def overview(self) -> Response:
+        wanted = Wanted(request.args.get("state", ""), request.args.get("text", ""))
+        units = self._service.units
+        hosts = picture.count_hosts(self._service)
+        troubles, more = picture.troubles(units)
+        return self._answer(
+            "overview.html",
+            vcenters=[picture.overview(unit) for unit in units],
+            # Asked for while the page is written, cluster by cluster.
+            clusters=lambda: (cluster for unit in units for cluster in picture.clusters(unit, wanted)),
+            several=len(units) > 1,
+            hosts=hosts,
+            roomy=hosts <= picture.ROOMY,
+            troubles=troubles,
+            more_troubles=more,
+            wanted=wanted,
+        )
+
+    def host(self, vcenter: str, moref: str) -> Response:
+        return self._answer("host.html", host=picture.host_picture(self._service, vcenter, moref), vcenter=vcenter)
+
+    def issues(self) -> Response:
+        groups = [group for unit in self._service.units for group in picture.issue_groups(unit)]
+        solvable = {unit.name: 0 for unit in self._service.units}
+        for group in groups:
+            if group.kind.radius is not Radius.HOST:  # such a one is resolved alone, by its name
+                solvable[group.vcenter] += sum(each.solvable for each in group.hosts)
+        return self._answer("issues.html", groups=groups, solvable=solvable, several=len(self._service.units) > 1)
+
+    def plan(self) -> Response:
+        plans = []
+        for unit in self._service.units:
+            try:
+                (shown,) = self._service.operations.plan(unit.name)
+                plans.append({"name": unit.name, "mode": unit.gate.mode, "trouble": "", **shown})
+            except PluginError as exc:
+                plans.append({"name": unit.name, "mode": unit.gate.mode, "trouble": str(exc)})
+        return self._answer("plan.html", plans=plans)
+
+    def delivery(self) -> Response:
+        return self._answer("delivery.html", vcenters=[picture.overview(unit) for unit in self._service.units])
+
+    # --- changing -----------------------------------------------------------------------------------------
+
+    def preview(self) -> Response:
+        wanted = _request_of(request.args)
+        return self._show_preview(wanted, self._service.operations.preview(wanted))
+
+    def carry_out(self) -> Response:
+        """What the form asked for; the guard has seen token and secret by now."""
+        wanted = _request_of(request.form)
+        digest, word = request.form.get("digest", ""), request.form.get("acknowledge", "").strip()
+        try:
+            running = self._service.operations.begin(wanted, digest=digest, acknowledge=word, who=who())
+        except (PlanChanged, NotAcknowledged) as exc:
+            shown = self._service.operations.preview(wanted)
+            return self._show_preview(wanted, shown, refused=exc, typed=word)
+        number = next(self._numbers)
+        self._operations[number] = running
+        if len(self._operations) > MOST_OPERATIONS:
+            self._operations.popitem(last=False)
+        return Response("", 303, {"Location": url_for("page.operation", number=number)})
+
+    def operation(self, number: int) -> Response:
+        running = self._operations.get(number)
+        if running is None:
+            raise NotFound
+        return self._answer("operation.html", running=running, steps=running.steps(), number=number)
+
+    def _show_preview(
+        self, wanted: Request, shown: Preview, *, refused: PluginError | None = None, typed: str = ""
+    ) -> Response:
+        status = 200 if refused is None else _STATUS[type(refused)]
+        closed = next((unit.gate.closed() for unit in self._service.units if unit.name == shown.vcenter), "")
+        return self._answer(
+            "preview.html", status, wanted=wanted, shown=shown, refused=refused, typed=typed, closed=closed
+        )
+
+    # --- answers ------------------------------------------------------------------------------------------
+
+    def refused(self, error: PluginError) -> Response:
+        return self._answer("error.html", _STATUS.get(type(error), 503 if error.retry else 500), error=error)
+
+    def not_found(self, error: HTTPException) -> Response:
+        return self._answer("error.html", error.code or 500, error=UnknownTarget(f"{error.code} {error.name}."))
+
+    def _answer(self, template: str, status: int = 200, **shown: Any) -> Response:
+        session = request.environ.get(SESSION)
+        written = current_app.jinja_env.get_template(template).generate(
+            **shown,
+            part=request.args.get("part") == "live",
+            version=__version__,
+            now=time.time(),
+            cursor=f"{self._stream_id}.{self._service.history.number}",
+            csrf=session.csrf if session is not None else "",
+            logged_in=session is not None,
+            may_change=bool(request.environ.get(SHOWN)),
+            service_name=self._service.name,
+            faces=FACES,
+            needs_somebody=NEEDS_SOMEBODY,
+            sources=_SOURCES,
+            url_for=url_for,
+        )
+        return Response(in_slices(written), status, mimetype="text/html")
+
+
+def in_slices(
+    written: Iterable[str],
+    clock: Callable[[], float] = time.monotonic,
+    let_others_run: Callable[[], object] = lambda: gevent.sleep(0),
+) -> str:
+    """The text that a template writes; others run every ``SLICE_SECONDS`` of it."""
+    pieces: list[str] = []
+    began = clock()
+    for piece in written:
+        pieces.append(piece)
+        if clock() - began > SLICE_SECONDS:
+            let_others_run()
+            began = clock()
+    return "".join(pieces)
+
+
+def _request_of(fields: Any) -> Request:
+    """Raises ProtocolError."""
+    given = {name: fields.get(name, "") for name in ("operation", "vcenter", "target")}
+    try:
+        wanted = msgspec.convert({**given, "everything": fields.get("everything") == "yes"}, Request)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+    if wanted.operation not in _OFFERED:
+        raise ProtocolError(f"{wanted.operation.value} is not asked for here.", remedy="Use vcenter-eam.")
+    return wanted
+
+
+def utc(at: float) -> str:
+    """A time as people read it."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(at: float) -> str:
+    """A time as machines read it."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def host_id(moref: str, vcenter: str) -> str:
+    """The ``id`` of a host's cell."""
+    return f"h/{vcenter}/{moref}"
