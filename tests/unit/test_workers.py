@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from time import thread_time
 
 import gevent
 import pytest
@@ -23,6 +23,7 @@ from vcenter_eam_plugin.domain.planner import Desired, Plan, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.tally import Tally
+from vcenter_eam_plugin.turns import SLICE
 from vcenter_eam_plugin.workers import AGENCY_KEY, REFUSED_RETRY, SAME_AGAIN, Workers
 from vcenter_eam_plugin.workqueue import WorkQueue
 
@@ -378,11 +379,13 @@ def test_a_plan_of_many_hosts_lets_others_run(make: Make) -> None:
 
     def other() -> None:
         while True:
-            ran.append(bench.now)
+            ran.append(thread_time())
             gevent.sleep(0)
 
     def slow(_key: str, _now: float) -> Plan:
-        bench.now += 0.006
+        done = thread_time() + 2 * SLICE / 3
+        while thread_time() < done:
+            pass
         return Plan()
 
     bench.fleet.hosts.update({f"host-{number}": a_host(number) for number in range(20)})
@@ -391,6 +394,4 @@ def test_a_plan_of_many_hosts_lets_others_run(make: Make) -> None:
     gevent.sleep(0)
     bench.workers.plan()
     beside.kill()
-    gaps = [after - before for before, after in pairwise(ran)]
-    assert len(ran) >= 10
-    assert max(gaps) < 0.02
+    assert len(ran) >= 10, "after each second host"
