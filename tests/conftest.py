@@ -5,6 +5,9 @@ import os
 
 import pytest
 
+collect_ignore = ["browser"]
+"""Has a configuration of its own, because Playwright needs a standard library that is not patched."""
+
 pytest_plugins = [
     "tests.support.rabbit",
     "tests.support.simulator",

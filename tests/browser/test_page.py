@@ -393,3 +393,15 @@ def test_a_name_that_is_markup_stays_a_name(eight: Installation, look: Looking) 
     finally:
         eight.simulator.do("rename", obj=evil, name=name)
         until(lambda: name in eight.hosts(), "it has its name again")
+
+
+def test_a_page_whose_stream_is_refused_asks_by_itself(eight: Installation, look: Looking, off: str) -> None:
+    """Too many listen, or a proxy lets no stream through: what is shown is a few seconds old, and says so."""
+    page = look.open("about:blank")
+    page.route("**/api/v1/stream*", lambda route: route.fulfill(status=503, body="{}"))
+    page.goto(eight.url)
+    expect(page.get_by_role("region", name="lab")).to_contain_text("7 of 8 active")
+    expect(page.locator("#link")).to_contain_text("Not connected")
+    eight.simulator.do("power_on", vm=eight.simulator.agent_vm(off))
+    expect(page.get_by_role("region", name="lab")).to_contain_text("8 of 8 active", timeout=30_000)
+    look.complaints.clear()  # Chromium complains of each 503

@@ -3,7 +3,7 @@
 
 =========  ===========================================================================================
 change     a list of hosts, each with its newest state: ``vcenter``, ``host`` (moref), ``name``,
-           ``cluster`` (moref), ``state``, ``old_letter`` ... see :func:`told`
+           ``cluster`` (moref), ``state``, ``letter``, ``group``, ``reason``, ``at`` (POSIX seconds)
 summary    something else than a host changed: modes, alarms, streams, backlog, leader, the agency
 reset      what was missed cannot be told any more (a restart, or very many changes): load the page again
 =========  ===========================================================================================

@@ -10,6 +10,7 @@
   const filter = document.getElementById("filter");
   const REFRESH_MS = 400; // between two looks at the pieces of a page, however much changes
   const PROGRESS_MS = 500;
+  const AGAIN_MS = 3000;
   const SAY_MS = 700;
   const AGES_MS = 15000; // how long something has waited changes without anybody saying so
   let cursor = body.dataset.cursor;
@@ -370,7 +371,9 @@
     });
     source.addEventListener("error", () => {
       say("away", "Not connected; trying again");
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      refresh(); // refused: the session ended, and this leads to the login; or too many listen, and this is as good
+      setTimeout(listen, AGAIN_MS);
     });
   }
   if (link) listen();
