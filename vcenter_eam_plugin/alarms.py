@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from vcenter_eam_plugin.audit import Kind, Tell, untold
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
@@ -21,11 +23,12 @@ class Alarm:
 
 
 class Alarms:
-    """Open alarms of one vCenter. ``wall_clock`` gives POSIX seconds."""
+    """Open alarms of one vCenter. ``wall_clock`` gives POSIX seconds, ``tell`` takes audit entries."""
 
-    def __init__(self, logger: logging.Logger, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, logger: logging.Logger, wall_clock: Callable[[], float], tell: Tell = untold) -> None:
         self._log = logger
         self._now = wall_clock
+        self._tell = tell
         self._open: dict[str, Alarm] = {}
 
     def __iter__(self) -> Iterator[Alarm]:
@@ -39,9 +42,11 @@ class Alarms:
         known = self._open.get(name)
         if known is None:
             self._log.error("ALARM %s: %s", name, text)
+            self._tell(Kind.ALARM, f"{name} raised", why=text)
             self._open[name] = Alarm(name, text, self._now())
         elif known.text != text:
             self._log.error("ALARM %s: %s", name, text)
+            self._tell(Kind.ALARM, f"{name} goes on", why=text)
             self._open[name] = Alarm(name, text, known.since)
 
     def clear(self, name: str) -> None:
@@ -49,3 +54,4 @@ class Alarms:
         alarm = self._open.pop(name, None)
         if alarm is not None:
             self._log.warning("alarm %s is over after %.0f s", name, self._now() - alarm.since)
+            self._tell(Kind.ALARM, f"{name} is over", why=f"after {self._now() - alarm.since:.0f} s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import gevent
 
@@ -33,6 +34,7 @@ from vcenter_eam_plugin.domain.requests import (
     Step,
     Uninstall,
 )
+from vcenter_eam_plugin.domain.status import State
 from vcenter_eam_plugin.domain.upgrade import Phase
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.gate import Gate
@@ -53,8 +55,11 @@ REMOVAL_SECONDS = 600.0
 RESOLVE_AGAIN = 15.0
 """Seconds between two tries to resolve what keeps a ContrailVM from being removed."""
 
-Tell = Callable[[str], None]
-"""Takes a line of progress."""
+
+class Tell(Protocol):
+    """Takes a line of progress. ``progress``: how many hosts are done, of how many; ``stays``: is to be read later."""
+
+    def __call__(self, line: str, *, progress: tuple[int, int] | None = None, stays: bool = False) -> None: ...
 
 
 @dataclass(slots=True)
@@ -258,11 +263,16 @@ class Carrier:
                 raise WrongState(f"The upgrade stopped: {now.why}.", remedy="See to these hosts, then resume it.")
             if now.paused:
                 return "paused; what was admitted goes on"
-            line = f"{now.phase.value}, {len(now.admitted)} of {len(now.old)} host(s) admitted"
+            done = sum(self._is_renewed(host, old) for host, old in now.old.items())
+            line = f"{now.phase.value}, {len(now.admitted)} of {len(now.old)} host(s) admitted, {done} done"
             if line != told:
                 told = line
-                tell(line)
+                tell(line, progress=(done, len(now.old)))
             self._pause_between_looks(None)
+
+    def _is_renewed(self, host: str, old: str) -> bool:
+        status = self.pipeline.fleet.status(host)
+        return status is not None and status.state is State.ACTIVE and status.vm is not None and status.vm.moref != old
 
     def _uninstall(self, do: Uninstall, tell: Tell) -> str:
         fleet = self.pipeline.fleet
@@ -305,15 +315,18 @@ class Carrier:
 
     def _watch_removal(self, left: Callable[[], list[AgentFacts]], tell: Tell) -> None:
         """Until none is left. What keeps a ContrailVM from being removed is resolved; that was consented to."""
-        told, progress = -1, self.clock()
+        told, progress, most = -1, self.clock(), 0
         tried: dict[str, float] = {}
         while agents := left():
             now = self.clock()
             if len(agents) != told:
-                told, progress = len(agents), now
-                tell(f"{told} left")
+                told, progress, most = len(agents), now, max(most, len(agents))
+                tell(f"{told} left", progress=(most - told, most))
             if now - progress > REMOVAL_SECONDS:
-                names = ", ".join(sorted(self._where(agent) for agent in agents))
+                left_over = sorted(self._where(agent) for agent in agents)
+                for each in left_over:
+                    tell(f"{each} is left", stays=True)
+                names = ", ".join(left_over)
                 raise Unavailable(
                     f"{told} ContrailVM(s) are left: {names}.",
                     remedy="EAM goes on when their hosts are available; ask again then.",
@@ -324,7 +337,7 @@ class Carrier:
                     try:
                         self._unblock(agent, tell)
                     except (ObjectGone, Unavailable) as exc:
-                        tell(f"{self._where(agent)}: {exc}")  # gone meanwhile, or busy: looked at again
+                        tell(f"{self._where(agent)}: {exc}", stays=True)  # gone meanwhile, or busy: looked at again
             self._pause_between_looks(None)
 
     def _unblock(self, known: AgentFacts, tell: Tell) -> None:
@@ -338,7 +351,7 @@ class Carrier:
             if row.radius is Radius.HOST or row.policy is Policy.NEVER:
                 continue
             self.gate.check()
-            tell(f"{host.name}: resolving {row.name}, which keeps it from being removed")
+            tell(f"{host.name}: resolving {row.name}, which keeps it from being removed", stays=True)
             keys = [issue.key for issue in agent.issues if issue.type == row.name]
             self._eam.resolve(agent.moref, keys)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.audit import Kind, Tell, untold
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
 from vcenter_eam_plugin.domain.errors import PluginError
@@ -23,7 +24,7 @@ from vcenter_eam_plugin.domain.status import ContrailVm
 class Delivery:
     """``snapshot_seconds`` lies between two snapshots; 0 sends one at each take of leadership alone.
 
-    ``on_change`` is told what changed, whoever leads; it must not yield.
+    ``on_change`` is told what changed, whoever leads; it must not yield. ``tell`` takes audit entries.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Delivery:
         alarms: Alarms,
         log: logging.Logger,
         on_change: Callable[[Sequence[ContrailVm]], None] = lambda _: None,
+        tell: Tell = untold,
     ) -> None:
         self._fleet = fleet
         self.outbox = outbox
@@ -48,6 +50,7 @@ class Delivery:
         self._alarms = alarms
         self._log = log
         self._on_change = on_change
+        self._tell = tell
         self._term: Term | None = None
         self._compared_with: int | None = None
         self._seen: list[ContrailVm] = []
@@ -135,6 +138,7 @@ class Delivery:
         self._term, self._compared_with = term, None
         self.publisher.resume()
         self._log.warning("Leading from now on, epoch %d.", epoch)
+        self._tell(Kind.ELECTION, f"leads from now on, epoch {epoch}")
         return True
 
     def _step_down(self) -> None:
@@ -143,6 +147,7 @@ class Delivery:
         self._term = None
         self._alarms.clear("outbox")
         self._log.warning("Not leading any more; %d unsent messages were dropped.", dropped)
+        self._tell(Kind.ELECTION, f"does not lead any more; {dropped} unsent message(s) were dropped")
 
     def _take_snapshot(self) -> None:
         self.outbox.snapshot()

@@ -19,6 +19,7 @@ import msgspec
 from gevent.event import Event
 from gevent.pool import Pool
 
+from vcenter_eam_plugin.audit import AuditTrail, Kind, Query
 from vcenter_eam_plugin.carrier import Carrier
 from vcenter_eam_plugin.domain.errors import (
     NotAcknowledged,
@@ -28,13 +29,16 @@ from vcenter_eam_plugin.domain.errors import (
     UnknownTarget,
     WrongState,
 )
+from vcenter_eam_plugin.domain.issues import issue_type
 from vcenter_eam_plugin.domain.names import candidates, find_host
-from vcenter_eam_plugin.domain.operations import Sight, preview
+from vcenter_eam_plugin.domain.operations import Sight, describe, preview
+from vcenter_eam_plugin.domain.planner import Plan
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
+from vcenter_eam_plugin.witness import Witness
 
 AT_ONCE = 8
 """Hosts that one operation works on at once; more only wait for the budgets and for EAM."""
@@ -74,8 +78,17 @@ class Running:
 class Operations:
     """``units`` is the service's own list, which it fills at its start."""
 
-    def __init__(self, units: Sequence[Unit], log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        log: logging.Logger,
+        trail: AuditTrail,
+        witness: Witness,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._units = units
+        self._trail = trail
+        self._witness = witness
         self._audit = log.getChild("audit")
         self._log = log
         self._clock = clock
@@ -84,33 +97,97 @@ class Operations:
     # --- reading ------------------------------------------------------------------------------------------
 
     def hosts(self) -> list[dict[str, Any]]:
-        """Everything known about each ContrailVM, as it is published."""
+        """Everything known about each ContrailVM, as it is published, and since when (see :meth:`_since`)."""
         rows: list[dict[str, Any]] = []
         turns = Turns()
-        for vcenter, status in self.statuses():
+        for unit, status in self._described():
             turns.give()
-            rows.append({"vcenter": vcenter, **msgspec.to_builtins(status)})
+            rows.append({"vcenter": unit.name, **self._since(unit, status.esxi.moref), **msgspec.to_builtins(status)})
         return rows
 
     def statuses(self) -> Iterator[tuple[str, ContrailVm]]:
         """The same as it is held, each with its vCenter's name."""
+        for unit, status in self._described():
+            yield unit.name, status
+
+    def _described(self) -> Iterator[tuple[Unit, ContrailVm]]:
         for unit in self._units:
             if unit.pipeline is not None:
                 for status in sorted(unit.pipeline.fleet.statuses(), key=lambda each: each.esxi.name):
-                    yield unit.name, status
+                    yield unit, status
 
-    def host(self, vcenter: str, name: str) -> dict[str, Any]:
-        """One ContrailVM by its host's moref or name, and what is waited for. Raises UnknownTarget, Unavailable."""
-        unit = self._named(vcenter)
+    def _since(self, unit: Unit, host: str) -> dict[str, Any]:
+        """``since``: POSIX seconds, or nothing; ``since_known`` is false when the state is older than that."""
+        since = self._witness.since(unit.name, host)
+        return {"since": since and since.at, "since_known": since is not None and not since.found}
+
+    def host(self, name: str, vcenter: str = "") -> dict[str, Any]:
+        """Everything about one host, by its name or moref. Raises UnknownTarget."""
+        found, errors = [], []
+        for unit in [self._named(vcenter)] if vcenter else self._units:
+            fleet = _pipeline_of(unit).fleet
+            known = {status.esxi.moref: status.esxi.name for status in fleet.statuses()}
+            try:
+                found.append((unit, find_host(unit.name, known, name)))
+            except UnknownTarget as exc:
+                errors.append(exc)
+        if not found:
+            raise UnknownTarget(" ".join(str(exc) for exc in errors))
+        if len(found) > 1:
+            raise UnknownTarget(
+                f"{name!r} may be in any of: {', '.join(unit.name for unit, _ in found)}.",
+                remedy="Name the vCenter by --vcenter.",
+            )
+        return self._everything_about(*found[0])
+
+    def _everything_about(self, unit: Unit, host: str) -> dict[str, Any]:
         pipeline = _pipeline_of(unit)
-        known = {status.esxi.moref: status for status in pipeline.fleet.statuses()}
-        if not known and not pipeline.fleet.given_out:
-            raise WrongState(f"{unit.name}: vCenter has not been read completely yet.", remedy="Try again soon.")
-        moref = find_host(unit.name, {moref: status.esxi.name for moref, status in known.items()}, name)
+        fleet, now = pipeline.fleet, self._clock()
+        status, facts = fleet.status(host), fleet.hosts.get(host)
+        assert status is not None
+        plan = pipeline.workers.plan_for(host, now) if facts is not None else Plan()
+        rows = [(issue, issue_type(issue.type)) for issue in status.eam.issues]
         return {
-            "host": {"vcenter": unit.name, **msgspec.to_builtins(known[moref])},
-            "waiting": list(pipeline.workers.waiting.get(moref, ())),
+            "vcenter": unit.name,
+            **self._since(unit, host),
+            **msgspec.to_builtins(status),
+            "settings": {
+                "datastore": facts.agent_datastore if facts is not None else None,
+                "network": facts.agent_network if facts is not None else None,
+            },
+            "issues": [
+                {
+                    "type": issue.type,
+                    "description": issue.description,
+                    "meaning": row.meaning,
+                    "radius": row.radius.value,
+                    "policy": row.policy.value,
+                    "advice": row.advice,
+                }
+                for issue, row in rows
+            ],
+            "plan": {
+                "actions": [{"text": describe(each, fleet), "radius": each.radius.value} for each in plan.actions],
+                "waiting": list(plan.waiting),
+                "again_in": None if plan.again_at is None else max(plan.again_at - now, 0.0),
+                "closed": unit.gate.closed(),
+            },
         }
+
+    def names(self) -> dict[str, list[str]]:
+        """What may be written on a command line: vCenters, hosts, clusters and their paths."""
+        fleets = [unit.pipeline.fleet for unit in self._units if unit.pipeline is not None]
+        inside = [facts for fleet in fleets for facts in fleet.compute_resources.values()]
+        return {
+            "vcenters": [unit.name for unit in self._units],
+            "hosts": sorted({host.name for fleet in fleets for host in fleet.hosts.values()}),
+            "clusters": sorted({facts.name for facts in inside}),
+            "paths": sorted({facts.path for facts in inside}),
+        }
+
+    def events(self, query: Query) -> list[dict[str, Any]]:
+        """Entries of the audit trail, oldest first. Raises Unavailable when it cannot be read."""
+        return self._trail.read(query)
 
     def scope(self) -> list[dict[str, Any]]:
         """Each compute resource that is configured or that the agency covers."""
@@ -178,8 +255,10 @@ class Operations:
             switch()
         except PluginError as exc:
             self._audit.warning("%s asked %s to %s, refused: %s", who, unit.name, verb, exc)
+            self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, result=f"refused: {exc}")
             raise
         self._audit.warning("%s told %s to %s.", who, unit.name, verb)
+        self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, result="done")
 
     def begin(self, request: Request, *, digest: str, acknowledge: str, who: str) -> Running:
         """Carry out what was previewed with that ``digest``. ``who`` goes to the log.
@@ -198,6 +277,8 @@ class Operations:
             self._audit.warning("%s asked for %r, refused: %s", who, request.describe(), exc)
             if unit is not None:
                 unit.tally.operations[request.operation.value, type(exc).__name__] += 1
+            result = f"refused: {exc}"
+            self._trail.tell(Kind.OPERATION, request.describe(), vcenter=request.vcenter, who=who, result=result)
             raise
         unit.tally.operations[request.operation.value, "begun"] += 1
         self._audit.warning(
@@ -209,6 +290,9 @@ class Operations:
             acknowledge,
             len(shown.steps),
         )
+        why = f"digest {shown.digest}" + (f", acknowledged {acknowledge!r}" if acknowledge else "")
+        result = f"begun: {len(shown.steps)} step(s)"
+        self._trail.tell(Kind.OPERATION, request.describe(), vcenter=unit.name, who=who, why=why, result=result)
         running = Running(shown)
         greenlet = gevent.Greenlet(self._carry_out, unit, running, who)
         self._running[greenlet] = running
@@ -260,14 +344,14 @@ class Operations:
                 pool = Pool(AT_ONCE)
                 try:
                     for good in pool.imap_unordered(
-                        lambda numbered: self._step(carrier, running, *numbered), enumerate(steps)
+                        lambda numbered: self._step(carrier, running, who, *numbered), enumerate(steps)
                     ):
                         done += good
                 finally:
                     pool.kill()
             else:
                 for number, step in enumerate(steps):
-                    if not self._step(carrier, running, number, step):
+                    if not self._step(carrier, running, who, number, step):
                         break  # the next ones build on it
                     done += 1
         finally:
@@ -276,26 +360,47 @@ class Operations:
             unit.tally.steps[request.operation.value, "done"] += done
             unit.tally.steps[request.operation.value, "failed"] += failed
             self._audit.warning("%s: %r ended, %d step(s) done, %d not.", who, request.describe(), done, failed)
+            self._trail.tell(
+                Kind.OPERATION,
+                request.describe(),
+                vcenter=unit.name,
+                who=who,
+                result=f"ended: {done} step(s) done, {failed} not",
+            )
             running.tell("end", ok=not failed, done=done, failed=failed)
 
-    def _step(self, carrier: Carrier, running: Running, number: int, step: Step) -> bool:
+    def _step(self, carrier: Carrier, running: Running, who: str, number: int, step: Step) -> bool:
         about = {"number": number + 1, "of": len(running.preview.steps), "target": step.target, "text": step.text}
 
-        def tell(line: str) -> None:
-            running.tell("step", **about, outcome="running", detail=line)
+        def trail(result: str) -> None:
+            host = getattr(step.do, "host", "")
+            why = running.preview.request.describe()
+            vcenter = running.preview.vcenter
+            self._trail.tell(
+                Kind.ACTION, step.text, vcenter=vcenter, host=host, name=step.target, who=who, why=why, result=result
+            )
+
+        def tell(line: str, *, progress: tuple[int, int] | None = None, stays: bool = False) -> None:
+            counted = {"progress": progress} if progress is not None else {}
+            running.tell(
+                "step", **about, outcome="running", detail=line, **counted, **({"stays": True} if stays else {})
+            )
 
         running.tell("step", **about, outcome="begun", detail="")
         try:
             came_of_it = carrier.do(step, tell)
         except PluginError as exc:
             self._log.warning("%s: %s: %s", step.target, step.text, exc)
+            trail(f"failed: {exc}")
             running.tell("step", **about, outcome="failed", detail=str(exc))
             return False
         except Exception as exc:  # noqa: BLE001 - a bug in one step must be told to whoever waits, and not end the others
             self._log.exception("%s: %s: ended unexpectedly.", step.target, step.text)
+            trail(f"failed unexpectedly: {type(exc).__name__}")
             running.tell("step", **about, outcome="failed", detail=f"unexpected: {type(exc).__name__}; see the log")
             return False
         self._log.info("%s: %s: %s", step.target, step.text, came_of_it)
+        trail(f"done: {came_of_it}")
         running.tell("step", **about, outcome="done", detail=came_of_it)
         return True
 

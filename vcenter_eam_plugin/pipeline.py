@@ -25,6 +25,7 @@ from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import Actor, AgencyTemplate, PackageSource
 from vcenter_eam_plugin.agency_memory import AgencyMemory
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.audit import Tell
 from vcenter_eam_plugin.backoff import Backoff
 from vcenter_eam_plugin.bus.outbox import Outbox
 from vcenter_eam_plugin.bus.publisher import Publisher
@@ -93,10 +94,13 @@ class Pipeline:
         alarms: Alarms,
         log: logging.Logger,
         tally: Tally,
+        on_change: Callable[[Sequence[ContrailVm]], None],
+        tell: Tell,
     ) -> None:
         self.session = session
         self.gate = gate
         self.alarms = alarms
+        self._on_change = on_change
         self.tally = tally
         self._clock = clock
         self._log = log
@@ -139,6 +143,7 @@ class Pipeline:
             alarms=alarms,
             log=log,
             on_change=self._changed,
+            tell=tell,
         )
         self.poll = EamPoll(
             session,
@@ -209,6 +214,7 @@ class Pipeline:
             alarms=alarms,
             log=log,
             tally=tally,
+            tell=tell,
         )
 
         self.upgrades = Upgrades(
@@ -322,6 +328,7 @@ class Pipeline:
 
     def _changed(self, changed: Sequence[ContrailVm]) -> None:
         self.tally.times.see(changed, self._clock())
+        self._on_change(changed)
 
     def _use_freed_budget(self) -> None:
         freed = self.planner.ledger.take_freed()

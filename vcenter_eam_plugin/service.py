@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import Event
 
+from vcenter_eam_plugin import audit
+from vcenter_eam_plugin.audit import AuditTrail
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.cluster.client import ZooKeeper
@@ -32,7 +34,9 @@ from vcenter_eam_plugin.operations import Operations
 from vcenter_eam_plugin.ovf.server import OvfServer
 from vcenter_eam_plugin.packages import PackageSource
 from vcenter_eam_plugin.permissions import own_directory
+from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.unit import Unit
+from vcenter_eam_plugin.witness import Witness
 from vcenter_eam_plugin.zookeepers import zookeeper_settings
 
 STOP_SECONDS = 5.0
@@ -77,7 +81,14 @@ class Service:
         self._loop_watch = LoopWatch(self.log.getChild("loop"), explain=explain_holds)
         self._ovf = self._make_ovf_server()
         self.units: list[Unit] = []
-        self.operations = Operations(self.units, self.log)
+        self.trail = AuditTrail(
+            configuration.defaults.state_directory / audit.NAME,
+            wall_clock=time.time,
+            redact=Redactor(lambda: secrets_of(configuration), time.monotonic),
+            on_trouble=self._audit_trouble,
+        )
+        self.witness = Witness(self.trail.tell, time.time)
+        self.operations = Operations(self.units, self.log, self.trail, self.witness)
         self._endpoints = [make(self) for make in endpoints]
         self._watching: dict[str, gevent.Greenlet] = {}
 
@@ -92,6 +103,7 @@ class Service:
         vrouter_map = self._make_map_file(directory)
         if self._ovf is not None:
             self._ovf.start()
+        self.trail.start(self.witness.remember)
         packages = []
         for config in self.configuration.vcenters:
             package = PackageSource(config.eam, config.vcenter, self._ovf)
@@ -106,6 +118,8 @@ class Service:
                     package=package,
                     elect=self._elect,
                     log=self.log.getChild(config.name),
+                    on_change=self.witness.see,
+                    tell=self.trail.tell,
                 )
             )
         self._loop_watch.start()
@@ -130,6 +144,7 @@ class Service:
         gevent.joinall([gevent.spawn(unit.stop, timeout * 0.9) for unit in self.units], timeout=timeout)
         if self._zookeeper is not None:
             self._zookeeper.stop(timeout * 0.2)
+        self.trail.stop(timeout * 0.1)
         gevent.killall(list(self._watching.values()))
         if self._ovf is not None:
             self._ovf.stop()
@@ -164,11 +179,20 @@ class Service:
     def greenlets(self) -> dict[str, gevent.Greenlet]:
         """Every greenlet of ours, by name."""
         found = dict(self._watching) | self.operations.greenlets() | self._loop_watch.greenlets()
+        if self.trail.greenlet is not None:
+            found["audit"] = self.trail.greenlet
         if self._zookeeper is not None:
             found |= self._zookeeper.greenlets()
         for unit in self.units:
             found |= {f"{unit.name}/{name}": greenlet for name, greenlet in unit.greenlets().items()}
         return found
+
+    def _audit_trouble(self, why: str) -> None:
+        for unit in self.units:
+            if why:
+                unit.alarms.raise_("audit", why)
+            else:
+                unit.alarms.clear("audit")
 
     def _make_zookeeper(self) -> ZooKeeper | None:
         settings = self.configuration.zookeeper

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gevent.event import Event
 from vcenter_eam_plugin import failpoints, host_spec_file
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.audit import Tell, untold
 from vcenter_eam_plugin.backoff import MOST_UNREAD, Backoff
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.outbox import Outbox
@@ -31,6 +32,7 @@ from vcenter_eam_plugin.domain.errors import PluginError, WrongState
 from vcenter_eam_plugin.domain.facts import AgencyFacts
 from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.domain.leadership import Leadership
+from vcenter_eam_plugin.domain.status import ContrailVm
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.scope_memory import ScopeMemory
@@ -55,7 +57,8 @@ class Pause(msgspec.Struct):
 
 class Unit:
     """``elect`` makes the election, of a vCenter's instanceUuid and what gives an epoch to exceed; ``package`` says
-    where the OVF is."""
+    where the OVF is; ``on_change`` is told, with our name, of each ContrailVM that changed; ``tell`` takes audit
+    entries."""
 
     def __init__(
         self,
@@ -68,12 +71,15 @@ class Unit:
         package: PackageSource,
         elect: Elect,
         log: logging.Logger,
+        on_change: Callable[[str, Sequence[ContrailVm]], None] = lambda _, __: None,
+        tell: Tell = untold,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         self.name = config.name
-        self.alarms = Alarms(log, wall_clock)
+        self._tell: Tell = partial(tell, vcenter=config.name)
+        self.alarms = Alarms(log, wall_clock, self._tell)
         self.session = Session(session_settings(config.vcenter), clock)
         self.tally = Tally()
         self.pipeline: Pipeline | None = None
@@ -89,6 +95,7 @@ class Unit:
         self._elect = elect
         self._leadership: Leadership | None = None
         self._log = log
+        self._on_change = on_change
         self._clock = clock
         self._wall_clock = wall_clock
         self._outbox: Outbox | None = None
@@ -263,6 +270,8 @@ class Unit:
             alarms=self.alarms,
             log=self._log,
             tally=self.tally,
+            on_change=partial(self._on_change, self.name),
+            tell=self._tell,
         )
 
     def _look_at_identity(self) -> None:

@@ -13,10 +13,12 @@ from gevent.lock import BoundedSemaphore
 from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import Actor
 from vcenter_eam_plugin.alarms import Alarms
+from vcenter_eam_plugin.audit import Kind, Tell, untold
 from vcenter_eam_plugin.backoff import Backoff
-from vcenter_eam_plugin.domain.actions import Action
+from vcenter_eam_plugin.domain.actions import Action, Probe
 from vcenter_eam_plugin.domain.errors import ObjectGone, PluginError, WrongState
 from vcenter_eam_plugin.domain.fleet import Fleet
+from vcenter_eam_plugin.domain.operations import describe
 from vcenter_eam_plugin.domain.planner import Plan, Planner
 from vcenter_eam_plugin.gate import Gate
 from vcenter_eam_plugin.tally import Tally
@@ -49,6 +51,7 @@ class Workers:
         alarms: Alarms,
         log: logging.Logger,
         tally: Tally | None = None,
+        tell: Tell = untold,
     ) -> None:
         self.queue = queue
         self._fleet = fleet
@@ -61,6 +64,9 @@ class Workers:
         self._alarms = alarms
         self._log = log
         self._tally = tally or Tally()
+        self._tell = tell
+        self._failures: dict[str, tuple[str, str]] = {}
+        """What was told last of a key that does not succeed: the same again is told once."""
         self._backoff: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
         self._done: dict[str, tuple[tuple[Action, ...], float]] = {}
@@ -148,10 +154,30 @@ class Workers:
             return
         failpoints.reach(failpoints.AFTER_PLAN)
         for action in plan.actions:
-            self.actor.do(action)
+            self._do(key, action)
         self._tally.plans["carried out"] += 1
         self._done[key] = plan.actions, self._clock()
         self._succeeded(key)
+
+    def _do(self, key: str, action: Action) -> None:
+        """Have it done, and tell of it: what, why and what came of it. To ask a vRouter changes nothing: not told."""
+        status = self._fleet.status(key)
+        about = {
+            "host": key if key != AGENCY_KEY else "",
+            "name": status.esxi.name if status is not None else "",
+            "why": status.reason if status is not None else "",
+        }
+        text = describe(action, self._fleet)
+        try:
+            self.actor.do(action)
+        except PluginError as exc:
+            if self._failures.get(key) != (text, exc.message):
+                self._failures[key] = text, exc.message
+                self._tell(Kind.ACTION, text, result=f"failed: {exc}", **about)
+            raise
+        self._failures.pop(key, None)
+        if not isinstance(action, Probe):
+            self._tell(Kind.ACTION, text, result="done", **about)
 
     def _succeeded(self, key: str) -> None:
         self._backoff.pop(key, None)

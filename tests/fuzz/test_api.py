@@ -28,11 +28,11 @@ from vcenter_eam_plugin.options import Secret
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.simulator.server import Simulator
 from vcenter_eam_plugin.web import control
-from vcenter_eam_plugin.web.app import create_app
+from vcenter_eam_plugin.web.app import PEER, create_app
 from vcenter_eam_plugin.web.control import ControlSocket
 
-GETS = ("/v1/status", "/v1/hosts", "/v1/scope", "/v1/upgrades", "/v1/plan")
-POSTS = ("/v1/preview", "/v1/apply", "/v1/activate", "/v1/pause")
+GETS = ("/api/v1/status", "/api/v1/hosts", "/api/v1/scope", "/api/v1/upgrades", "/api/v1/plan")
+POSTS = ("/api/v1/preview", "/api/v1/apply", "/api/v1/activate", "/api/v1/pause")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def client(service: Service) -> Any:
-    return create_app(service, lambda: "somebody").test_client()
+    client = create_app(service).test_client()
+    client.environ_base[PEER] = "somebody"
+    return client
 
 
 def check(status: int, body: bytes, log: pytest.LogCaptureFixture | None = None) -> None:
@@ -106,9 +108,9 @@ GOOD = json.dumps({"operation": "resolve", "vcenter": "one", "target": "esx-1", 
 
 
 @given(path=st.sampled_from(POSTS), asked=REQUESTS)
-@example(path="/v1/preview", asked={"operation": "resolve", "target": "\ud800"})
-@example(path="/v1/pause", asked={"vcenter": "\ud800"})
-@example(path="/v1/preview", asked={"operation": "resolve", "vcenter": "x" * 50_000})
+@example(path="/api/v1/preview", asked={"operation": "resolve", "target": "\ud800"})
+@example(path="/api/v1/pause", asked={"vcenter": "\ud800"})
+@example(path="/api/v1/preview", asked={"operation": "resolve", "vcenter": "x" * 50_000})
 def test_any_request(client: Any, path: str, asked: dict[str, Any]) -> None:
     with in_time(asked):
         answer = client.post(path, data=json.dumps(asked))
@@ -118,11 +120,11 @@ def test_any_request(client: Any, path: str, asked: dict[str, Any]) -> None:
 @given(
     path=st.sampled_from(POSTS), body=damaged(GOOD, telling=(b"\\ud800", b"\\u0000", b"1e999")) | st.binary(max_size=50)
 )
-@example(path="/v1/preview", body=b'{"vcenter":"\xff"}')
-@example(path="/v1/pause", body=b"[" * 60_000)
-@example(path="/v1/pause", body=b'{"x":' * 10_000)
-@example(path="/v1/pause", body=b"x" * 100_000)
-@example(path="/v1/pause", body=b"\xef\xbb\xbf{}")
+@example(path="/api/v1/preview", body=b'{"vcenter":"\xff"}')
+@example(path="/api/v1/pause", body=b"[" * 60_000)
+@example(path="/api/v1/pause", body=b'{"x":' * 10_000)
+@example(path="/api/v1/pause", body=b"x" * 100_000)
+@example(path="/api/v1/pause", body=b"\xef\xbb\xbf{}")
 def test_any_body(client: Any, path: str, body: bytes) -> None:
     with in_time(body):
         answer = client.post(path, data=body)
@@ -131,14 +133,16 @@ def test_any_body(client: Any, path: str, body: bytes) -> None:
 
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "NONSENSE", "PATCH"]),
-    path=st.sampled_from([*GETS, *POSTS, "", "/", "/v1", "//v1/apply", "/v1/status/", "/v1/../v1/status", "/static/x"])
+    path=st.sampled_from(
+        [*GETS, *POSTS, "", "/", "/v1", "//api/v1/apply", "/api/v1/status/", "/api/../v1", "/static/x"]
+    )
     | st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=20).map(lambda text: f"/{text}"),
     query=st.dictionaries(
         st.sampled_from(["vcenter", "x", ""]), TEXTS.filter(str.isascii) | st.text(max_size=8), max_size=2
     ),
 )
-@example(method="POST", path="//v1/apply", query={})
-@example(method="GET", path="/v1/plan", query={"vcenter": "\ud800".encode("utf-8", "replace").decode()})
+@example(method="POST", path="//api/v1/apply", query={})
+@example(method="GET", path="/api/v1/plan", query={"vcenter": "\ud800".encode("utf-8", "replace").decode()})
 def test_any_path(client: Any, method: str, path: str, query: dict[str, str]) -> None:
     with in_time(path):
         answer = client.open(path, method=method, query_string=query)
@@ -148,13 +152,11 @@ def test_any_path(client: Any, method: str, path: str, query: dict[str, str]) ->
 
 # --- on the socket -------------------------------------------------------------------------------------
 
-REQUEST = (
-    b"POST /v1/preview HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-)
+REQUEST = b"POST /api/v1/preview HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 SEEDS = (
     REQUEST % (len(GOOD), GOOD),
-    b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"POST /v1/pause HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /api/v1/pause HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 )
 TELLING = (
     b"Transfer-Encoding: chunked\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99999999999\r\n", b"HTTP/0.9",
@@ -198,7 +200,7 @@ def test_any_bytes_on_the_socket(service: Service, capfd: pytest.CaptureFixture[
     for status in http_statuses(answered):
         assert status < 500 or status == 503, answered[:500]
     assert "Traceback" not in capfd.readouterr().err
-    assert Api(path.parent).get("/v1/status")["vcenters"]
+    assert Api(path.parent).get("/api/v1/status")["vcenters"]
 
 
 def http_statuses(answered: bytes) -> list[int]:
@@ -261,7 +263,7 @@ def test_a_service_that_answers_nonsense(hostile: tuple[Path, Callable[[bytes], 
     directory, say = hostile
     say(answer)
     api = Api(directory)
-    for ask in (lambda: api.get("/v1/status"), lambda: list(api.follow("/v1/apply", {}))):
+    for ask in (lambda: api.get("/api/v1/status"), lambda: list(api.follow("/api/v1/apply", {}))):
         with in_time(answer):
             try:
                 ask()

@@ -107,13 +107,13 @@ def test_issues_come_by_type_with_what_the_catalogue_says(web: Web) -> None:
 
 def test_one_host_is_found_by_moref_and_by_name_and_candidates_are_named_else(running: Web) -> None:
     name = running.bench.names()[0]
-    by_name = running.ask("GET", f"/api/v1/hosts/test/{name}").json()
-    assert by_name["host"]["state"] == "ACTIVE"
-    assert running.ask("GET", f"/api/v1/hosts/test/{by_name['host']['esxi']['moref']}").json() == by_name
-    unknown = running.ask("GET", "/api/v1/hosts/test/esx-nowhere")
+    by_name = running.ask("GET", f"/api/v1/hosts/{name}").json()
+    assert by_name["state"] == "ACTIVE"
+    assert running.ask("GET", f"/api/v1/hosts/{by_name['esxi']['moref']}?vcenter=test").json() == by_name
+    unknown = running.ask("GET", "/api/v1/hosts/esx-nowhere")
     assert unknown.status == 404
     assert name in unknown.json()["error"]["message"]
-    assert running.ask("GET", f"/api/v1/hosts/elsewhere/{name}").status == 404
+    assert running.ask("GET", f"/api/v1/hosts/{name}?vcenter=elsewhere").status == 404
 
 
 def schemathesis(web: Web, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:

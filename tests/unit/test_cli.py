@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -98,3 +100,25 @@ def test_exit_codes_are_documented() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.PluginError) and "exit_code" in vars(kind)
     }
     assert documented == declared
+
+
+def _leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for below, each in command.commands.items():
+            yield from _leaves(f"{name} {below}", each)
+    else:
+        yield name, command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_that_is_its_own(name: str) -> None:
+    """An operator copies it: it begins with the command, after what a shell needs, and names no option that is none."""
+    for path, command in _leaves(name, importlib.import_module(COMMANDS[name].module).command):
+        examples = re.findall(r"Example: (.*?)(?:\n\s*\n|\Z)", command.help or "", re.DOTALL)
+        assert examples, f"{path}: no example"
+        allowed = {option for parameter in command.params for option in parameter.opts}
+        for example in examples:
+            ours = re.split(r" [|>] ", example)[0]
+            assert f"vcenter-eam {path}" in ours, f"{path}: {example}"
+            given = set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", ours.split('"$(')[0]))
+            assert given <= allowed, f"{path}: {example}: {given - allowed}"

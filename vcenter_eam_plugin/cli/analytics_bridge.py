@@ -53,6 +53,8 @@ def command(
     """Tell Contrail's analytics what the messages on the bus say.
 
     Needs pysandesh and the package that Contrail's build makes of the .sandesh file; see docs/analytics.md.
+
+    Example: vcenter-eam analytics-bridge --json -c /etc/contrail/contrail-vcenter-eam-plugin/vcenter_eam.conf
     """
     if definition:
         click.echo(shipped(), nl=False)

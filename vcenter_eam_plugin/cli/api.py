@@ -20,10 +20,14 @@ SOCKET = "control.sock"
 
 
 class Api:
-    """``directory`` is the state directory of the service. Raises the errors that the service raised, by their name."""
+    """``directory`` is the state directory of the service, ``seconds`` what an answer may take.
 
-    def __init__(self, directory: Path) -> None:
+    Raises the errors that the service raised, by their name.
+    """
+
+    def __init__(self, directory: Path, *, seconds: float = ANSWER_SECONDS) -> None:
         self._path = directory / SOCKET
+        self._seconds = seconds
 
     def get(self, path: str) -> Any:
         """A GET's JSON."""
@@ -49,7 +53,7 @@ class Api:
             connection.close()
 
     def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        connection = _Connection(self._path, ANSWER_SECONDS)
+        connection = _Connection(self._path, self._seconds)
         try:
             return self._read(self._ask(connection, method, path, body).read())
         except (OSError, http.client.HTTPException) as exc:
@@ -69,7 +73,8 @@ class Api:
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             raise Unavailable(
                 f"No service runs here: nobody listens at {self._path}.",
-                remedy="Start it, or name its configuration by -c: the socket is in its state_directory.",
+                remedy="Start it (systemctl start contrail-vcenter-eam-plugin, or contrail-vcenter-eam-plugin -c FILE),"
+                " or name its configuration by -c: the socket is in its state_directory.",
             ) from exc
         connection.request(method, path, None if body is None else json.dumps(body), {"Host": "localhost"})
         answer = connection.getresponse()

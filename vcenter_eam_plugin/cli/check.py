@@ -19,7 +19,8 @@ from rich.status import Status
 
 from vcenter_eam_plugin.cli.client import service_options
 from vcenter_eam_plugin.cli.common import load_configuration
-from vcenter_eam_plugin.cli.consent import clean, json_option
+from vcenter_eam_plugin.cli.consent import json_option
+from vcenter_eam_plugin.cli.text import clean
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import CheckFailed, UnknownTarget
 from vcenter_eam_plugin.domain.names import candidates

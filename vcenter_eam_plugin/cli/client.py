@@ -11,15 +11,20 @@ import click
 
 from vcenter_eam_plugin.cli.api import Api
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration
+from vcenter_eam_plugin.cli.completion import complete_vcenters
 from vcenter_eam_plugin.cli.consent import carry_out
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``-c``: whose service; ``--vcenter``: which of its vCenters."""
-    command = click.option("--vcenter", default="", metavar="NAME", help="One of several vCenters, by its name.")(
-        command
+    vcenter = click.option(
+        "--vcenter",
+        default="",
+        metavar="NAME",
+        shell_complete=complete_vcenters,
+        help="One of several vCenters, by its name.",
     )
-    return configuration_files(command)
+    return configuration_files(vcenter(command))
 
 
 def api(paths: tuple[Path, ...]) -> Api:

@@ -24,7 +24,10 @@ def command() -> None:
 @configuration_files
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: section -> option -> value and origin.")
 def show(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Print every value in force; passwords are masked."""
+    """Print every value in force; passwords are masked.
+
+    Example: vcenter-eam config show --json | jq .EAM
+    """
     configuration = load_configuration(paths)
     if not as_json:
         click.echo(in_force(configuration), nl=False)
@@ -49,7 +52,10 @@ def show(paths: tuple[Path, ...], as_json: bool) -> None:
 @command.command()
 @configuration_files
 def validate(paths: tuple[Path, ...]) -> None:
-    """Say whether the configuration is right; exit code 2 and every mistake if not."""
+    """Say whether the configuration is right; exit code 2 and every mistake if not.
+
+    Example: vcenter-eam config validate -c ./vcenter_eam.conf
+    """
     configuration = load_configuration(paths)
     units = ", ".join(f"{unit.vcenter.vc_host} ({unit.eam.mode.value})" for unit in configuration.vcenters)
     for warning in configuration.warnings:
@@ -61,7 +67,10 @@ def validate(paths: tuple[Path, ...]) -> None:
 @click.argument("name")
 @configuration_files
 def explain(name: str, paths: tuple[Path, ...]) -> None:
-    """Tell what the option NAME means, what is allowed, and which value is in force."""
+    """Tell what the option NAME means, what is allowed, and which value is in force.
+
+    Example: vcenter-eam config explain poll_seconds
+    """
     found = [
         (section, option)
         for section, kind in SECTIONS.items()
@@ -98,5 +107,8 @@ def _explain(section: str, option: Option) -> None:
 @command.command("sample")
 @click.option("--markdown", is_flag=True, help="The reference page instead (docs/configuration.md).")
 def print_sample(markdown: bool) -> None:
-    """Print a commented file with every setting and its default."""
+    """Print a commented file with every setting and its default.
+
+    Example: vcenter-eam config sample > vcenter_eam.conf
+    """
     click.echo(reference() if markdown else sample(), nl=False)

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vcenter_eam_plugin.cli.progress import Bars, Lines, View
+from vcenter_eam_plugin.cli.text import clean
 from vcenter_eam_plugin.domain.errors import NotAcknowledged, NotAllDone, PlanChanged
 
 _COLOURS = {"nothing": "green", "agent VM": "yellow", "agent VM is deleted": "red", "host": "bold red"}
-_MARKS = {"begun": "...", "running": "...", "done": "done", "failed": "FAILED"}
 
 
 class Asked(Protocol):
@@ -45,11 +46,6 @@ def consent_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON objects, one a line; never asks anything.")
-
-
-def clean(text: object) -> str:
-    """Text that came from vCenter or EAM may hold anything; a terminal would obey its control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def carry_out(
@@ -137,14 +133,13 @@ def _ask(shown: Mapping[str, Any], acknowledge: str | None, *, sure: bool, silen
 
 def _report(events: Iterator[dict[str, Any]], *, as_json: bool) -> dict[str, Any]:
     ended: dict[str, Any] = {}
-    for event in events:
-        if as_json:
-            click.echo(json.dumps(event))
-        elif event["kind"] == "step" and (event["detail"] or event["outcome"] == "begun"):
-            about = event["detail"] or event["text"]
-            click.echo(
-                clean(f"{event['number']}/{event['of']} {_MARKS[event['outcome']]:6} {event['target']}: {about}")
-            )
-        if event["kind"] == "end":
-            ended = event
+    view: View = Lines() if as_json or not sys.stdout.isatty() else Bars(console())
+    with view:
+        for event in events:
+            if as_json:
+                click.echo(json.dumps(event))
+            else:
+                view.event(event)
+            if event["kind"] == "end":
+                ended = event
     return ended

@@ -161,6 +161,8 @@ def command(broker: str, as_json: bool, story: str, keep: bool) -> None:
 
     Three hosts get their ContrailVM, one is added, one goes through maintenance; a ContrailVM is powered off, one is
     deleted, and a host is removed. Exits with 0 when all of it was heard on the bus as it should be.
+
+    Example: vcenter-eam demo --story full
     """
     if story == "full":
         _quiet()

@@ -22,7 +22,8 @@ import click
 from vcenter_eam_plugin import __version__
 from vcenter_eam_plugin.cli.client import service_options
 from vcenter_eam_plugin.cli.common import load_configuration
-from vcenter_eam_plugin.cli.consent import carry_out, clean, consent_options, json_option
+from vcenter_eam_plugin.cli.consent import carry_out, consent_options, json_option
+from vcenter_eam_plugin.cli.text import clean
 from vcenter_eam_plugin.config import VCenterConfig, VCenterUnit
 from vcenter_eam_plugin.domain.errors import ConfigurationError, LoginRefused, PlanChanged, UnknownTarget, WrongState
 from vcenter_eam_plugin.unit import session_settings

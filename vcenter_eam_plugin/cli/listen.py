@@ -55,7 +55,12 @@ def _printable(text: str) -> str:
 @click.option("--queue", metavar="NAME", help="Read this durable queue, sharing its messages; default: a private one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message, as it was published.")
 def command(paths: tuple[Path, ...], broker: str | None, queue: str | None, as_json: bool) -> None:
-    """Print the messages on the bus as they come."""
+    """Print the messages on the bus as they come.
+
+    Through a private queue unless one is named, so nothing is taken away from anybody. Ends with Ctrl-C.
+
+    Example: vcenter-eam listen --json | jq 'select(.state != "ACTIVE")'
+    """
     if broker:
         settings = BrokerSettings.from_url(broker)
     else:

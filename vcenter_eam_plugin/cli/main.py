@@ -11,6 +11,7 @@ import importlib
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from vcenter_eam_plugin import __version__
 from vcenter_eam_plugin.domain.errors import PluginError
@@ -31,10 +32,17 @@ COMMANDS = {
     ),
     "apply": _Command("vcenter_eam_plugin.cli.apply", "Do what the plan shows, now and exactly that."),
     "check": _Command("vcenter_eam_plugin.cli.check", "Look at everything that the service needs, before it does."),
+    "completion": _Command(
+        "vcenter_eam_plugin.cli.completion", "Print the script by which a shell completes our commands."
+    ),
     "config": _Command("vcenter_eam_plugin.cli.config", "Show, check and explain the configuration."),
     "delete": _Command("vcenter_eam_plugin.cli.delete", "Power off and delete the ContrailVM on HOST."),
     "demo": _Command("vcenter_eam_plugin.cli.demo", "Tell the whole story against a simulated vCenter."),
+    "events": _Command("vcenter_eam_plugin.cli.events", "Show what happened: the audit trail, the oldest first."),
     "extension": _Command("vcenter_eam_plugin.cli.extension", "Show or register the vCenter extension to log in as."),
+    "host": _Command(
+        "vcenter_eam_plugin.cli.host", "Show everything about HOST: states, issues with advice, plan, events."
+    ),
     "listen": _Command("vcenter_eam_plugin.cli.listen", "Print the messages on the bus as they come."),
     "pause": _Command("vcenter_eam_plugin.cli.pause", "Have the running service stop acting; it goes on watching."),
     "plan": _Command("vcenter_eam_plugin.cli.plan", "Show what would be done now, and what it touches."),
@@ -70,6 +78,13 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Without importing any of them."""
+        named = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        if named or not incomplete.startswith("-"):
+            return [CompletionItem(name, help=COMMANDS[name].help) for name in named]
+        return super().shell_complete(ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

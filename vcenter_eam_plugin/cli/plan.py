@@ -10,7 +10,8 @@ from urllib.parse import quote
 import click
 
 from vcenter_eam_plugin.cli.client import api, service_options
-from vcenter_eam_plugin.cli.consent import clean, json_option, show_preview
+from vcenter_eam_plugin.cli.consent import json_option, show_preview
+from vcenter_eam_plugin.cli.text import clean
 
 
 @click.command("plan")

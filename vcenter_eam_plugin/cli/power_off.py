@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from vcenter_eam_plugin.cli.client import operate, service_options
+from vcenter_eam_plugin.cli.completion import complete_hosts
 from vcenter_eam_plugin.cli.consent import consent_options
 
 
 @click.command("power-off")
-@click.argument("host")
+@click.argument("host", shell_complete=complete_hosts)
 @service_options
 @consent_options
 def command(host: str, paths: tuple[Path, ...], vcenter: str, **consent: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from vcenter_eam_plugin.cli.common import configuration_files, load_configuration
+from vcenter_eam_plugin.cli.completion import complete_hosts
 from vcenter_eam_plugin.cli.consent import carry_out, consent_options
 from vcenter_eam_plugin.config import VCenterUnit
 from vcenter_eam_plugin.domain.errors import AgencyConflict, PlanChanged, PluginError, UnknownTarget, WrongState
@@ -88,7 +89,7 @@ class _Released:
 
 
 @click.command("release")
-@click.argument("host", required=False)
+@click.argument("host", shell_complete=complete_hosts, required=False)
 @click.option("--all", "everything", is_flag=True, help="Every ContrailVM that is held.")
 @click.option("--vcenter", default="", metavar="NAME", help="One of several vCenters, by its name.")
 @configuration_files

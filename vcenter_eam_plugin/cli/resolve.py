@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from vcenter_eam_plugin.cli.client import operate, service_options
+from vcenter_eam_plugin.cli.completion import complete_hosts
 from vcenter_eam_plugin.cli.consent import consent_options
 
 
 @click.command("resolve")
-@click.argument("host", required=False)
+@click.argument("host", shell_complete=complete_hosts, required=False)
 @click.option("--all", "everything", is_flag=True, help="Every host, within the budgets; what touches a host is not.")
 @service_options
 @consent_options

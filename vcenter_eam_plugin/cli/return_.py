@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from vcenter_eam_plugin.cli.client import operate, service_options
+from vcenter_eam_plugin.cli.completion import complete_paths
 from vcenter_eam_plugin.cli.consent import consent_options
 
 
 @click.command("return")
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @service_options
 @consent_options
 def command(path: str, paths: tuple[Path, ...], vcenter: str, **consent: Any) -> None:

@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from vcenter_eam_plugin.cli.client import api, operate, service_options
-from vcenter_eam_plugin.cli.consent import clean, consent_options, console, json_option
+from vcenter_eam_plugin.cli.completion import complete_paths
+from vcenter_eam_plugin.cli.consent import consent_options, console, json_option
+from vcenter_eam_plugin.cli.text import clean
 
 _COLUMNS = ("path", "configured", "in_agency", "in_inventory", "retreat", "hosts")
 
@@ -43,7 +45,7 @@ def show(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
 
 @command.command("remove")
-@click.argument("path")
+@click.argument("path", shell_complete=complete_paths)
 @service_options
 @consent_options
 def remove(path: str, paths: tuple[Path, ...], vcenter: str, **consent: Any) -> None:

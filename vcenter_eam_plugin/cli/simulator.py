@@ -84,7 +84,12 @@ def command(
     knobs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run a simulated vCenter with ESX Agent Manager."""
+    """Run a simulated vCenter with ESX Agent Manager.
+
+    It speaks what vCenter speaks, and keeps nothing: with Ctrl-C all of it is gone.
+
+    Example: vcenter-eam simulator --hosts 3 --clusters 2 --listen 127.0.0.1:8989
+    """
     simulator = Simulator(
         hosts=hosts,
         clusters=clusters,

@@ -4,82 +4,163 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
-from rich.table import Table
+from gevent.event import Event
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
 
+from vcenter_eam_plugin.cli.api import Api
 from vcenter_eam_plugin.cli.client import api, service_options
-from vcenter_eam_plugin.cli.consent import clean, console, json_option
+from vcenter_eam_plugin.cli.common import until_stopped
+from vcenter_eam_plugin.cli.completion import complete_clusters
+from vcenter_eam_plugin.cli.consent import console, json_option
+from vcenter_eam_plugin.cli.status_view import Seen
+from vcenter_eam_plugin.cli.status_view import status as drawn
+from vcenter_eam_plugin.cli.text import clean
+from vcenter_eam_plugin.domain.errors import PluginError, Unavailable, UnknownTarget
+from vcenter_eam_plugin.domain.names import candidates
+from vcenter_eam_plugin.domain.status import State
 
-_COLOURS = {"ACTIVE": "green", "MAINTENANCE": "cyan", "STANDBY": "cyan", "DEPLOYING": "yellow", "STARTING": "yellow"}
-"""The others are red: no vRouter, and something to look at."""
-_SOURCES = {"inventory": "inventory of vCenter", "events": "events of vCenter", "eam": "runtime of EAM"}
+WATCH_SECONDS = 2.0
+"""Between two looks, of two requests each: one request per second."""
+_REST = 10.0
+"""A service that took so long to answer is left alone for ten times as long: watching must not be its main work."""
 
 
 @click.command("status")
+@click.option("--cluster", default="", metavar="NAME", shell_complete=complete_clusters, help="One cluster alone.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State], case_sensitive=False),
+    help="Hosts in this state alone; may be repeated.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="List every host; else of more than 60 those that are not ACTIVE."
+)
+@click.option("--watch", is_flag=True, help="Go on, drawn anew in place, until Ctrl-C.")
 @service_options
 @json_option
-def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
+def command(
+    paths: tuple[Path, ...],
+    vcenter: str,
+    as_json: bool,
+    cluster: str,
+    states: tuple[str, ...],
+    everything: bool,
+    watch: bool,
+) -> None:
     """Show how the running service and its ContrailVMs are.
+
+    Of each cluster: its hosts, their ContrailVM, its state and since when (`>3m`: since before the service looked),
+    whether its vRouter can be used, and what is wrong.
+
+    Example: vcenter-eam status --cluster ClusterA --state FAULTY --state BLOCKED --watch
 
     Example: vcenter-eam status --json | jq '.vcenters[].alarms'
     """
     service = api(paths)
-    status, hosts = service.get("/api/v1/status"), service.get("/api/v1/hosts")["hosts"]
-    chosen = [each for each in status["vcenters"] if vcenter in ("", each["name"])]
-    hosts = [host for host in hosts if vcenter in ("", host["vcenter"])]
-    if as_json:
-        click.echo(json.dumps({"vcenters": chosen, "hosts": hosts, "loop": status["loop"]}))
+
+    def look() -> Seen:
+        return _look(service, vcenter, cluster, states)
+
+    if not watch:
+        seen = look()
+        if as_json:
+            click.echo(_plain(seen))
+        else:
+            console().print(drawn(seen, time.time(), everything=everything))
         return
-    _show_loop(status["loop"])
-    for each in chosen:
-        _show_vcenter(each)
-    _show_hosts(hosts, {each["name"]: each.get("waiting", {}) for each in chosen})
+    with until_stopped() as stop:
+        if sys.stdout.isatty() and not as_json:
+            _watch(look, stop, everything=everything)
+        else:
+            _follow(look, stop, everything=everything, as_json=as_json)
 
 
-def _show_loop(loop: dict[str, Any]) -> None:
-    """Only where something is wrong: everything that the service does waits while its loop is held."""
-    longest = loop["longest_in_last_minute"]
-    if longest["ms"] > loop["limit_ms"]:
-        where = f" at {longest['where']}" if longest["where"] else ""
-        text = f"the event loop was held for {longest['ms']:.0f} ms, {longest['cpu_ms']:.0f} of it computing{where}"
-        click.secho(clean(f"in the last minute {text}"), fg="yellow")
+def _look(service: Api, vcenter: str, cluster: str, states: tuple[str, ...]) -> Seen:
+    told, hosts = service.get("/api/v1/status"), service.get("/api/v1/hosts")["hosts"]
+    hosts = [host for host in hosts if vcenter in ("", host["vcenter"])]
+    if cluster:
+        hosts = _in_cluster(hosts, cluster)
+    return Seen(
+        [each for each in told["vcenters"] if vcenter in ("", each["name"])],
+        [host for host in hosts if not states or host["state"] in states],
+        chosen=bool(states),
+        loop=told.get("loop"),
+    )
 
 
-def _show_vcenter(each: dict[str, Any]) -> None:
-    counts = ", ".join(f"{count} {state}" for state, count in each.get("states", {}).items())
-    counts = counts or ("no ContrailVM" if each.get("ready") else "nothing read yet")
-    leader = each.get("leader")
-    leading = "leading" if each.get("leading") else f"standby of {leader}" if leader else "not leading"
-    agency = each.get("agency")
-    click.echo(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {counts}"))
-    click.echo(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
-    for name, source in each.get("sources", {}).items():
-        if not source["live"]:
-            why = f": {source['why']}" if source["why"] else ""
-            age = f"stale since {source['stale_since']} ({source['stale_seconds']} s)"
-            click.secho(clean(f"  {_SOURCES[name]} {age}{why}"), fg="yellow")
-    if each.get("sources") and all(source["live"] for source in each["sources"].values()):
-        click.echo("  inventory, events and EAM live")
-    for alarm in each["alarms"]:
-        click.secho(clean(f"  ALARM {alarm['name']}: {alarm['text']}"), fg="red")
-
-
-def _show_hosts(hosts: list[dict[str, Any]], waiting: dict[str, dict[str, list[str]]]) -> None:
-    """``waiting``: by vCenter and host, why nothing is done just now."""
-    table = Table()
-    for column in ("host", "cluster", "state", "ContrailVM", "address", "reason"):
-        table.add_column(column, overflow="fold")
+def _in_cluster(hosts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """By its name, ``Datacenter/Name``, path or moref. Raises UnknownTarget, with those that there are."""
+    text = name.strip().rstrip("/")
+    known: set[str] = set()
+    found = []
     for host in hosts:
-        vm, esxi = host["vm"] or {}, host["esxi"]
-        violations = "; ".join(violation["name"] for violation in host["violations"])
-        reason = "; ".join((host["reason"], *waiting[host["vcenter"]].get(esxi["moref"], ())))
-        if violations:
-            reason = f"{reason} [RULE BROKEN: {violations}]"
-        state = f"[{_COLOURS.get(host['state'], 'red')}]{host['state']}[/]"
-        cells = (escape(clean(text)) for text in (vm.get("name") or "-", vm.get("ip") or "-", reason))
-        table.add_row(escape(clean(esxi["name"])), escape(clean(esxi["cluster"])), state, *cells)
-    console().print(table)
+        esxi = host["esxi"]
+        short = f"{esxi['datacenter']}/{esxi['cluster']}"
+        known.add(short)
+        under = text.startswith(f"/{esxi['datacenter']}/host/") and text.endswith(f"/{esxi['cluster']}")
+        if under or text in (esxi["cluster"], short, esxi["compute_resource"]):
+            found.append(host)
+    if not found:
+        raise UnknownTarget(
+            f"No cluster with hosts of ours is called {name!r}; there are: {candidates(text, sorted(known))}."
+        )
+    return found
+
+
+def _plain(seen: Seen) -> str:
+    return json.dumps({"vcenters": seen.vcenters, "hosts": seen.hosts, "loop": seen.loop})
+
+
+def _watch(look: Callable[[], Seen], stop: Event, *, everything: bool) -> None:
+    """In place, cut to the terminal's height. A service that goes away is waited for."""
+    seen = look()  # the first error ends the command, as without --watch
+    trouble, took = "", 0.0
+    with Live(console=console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        while True:
+            parts: list[Any] = [drawn(seen, time.time(), everything=everything)]
+            if trouble:
+                parts.insert(0, Text(clean(f"No longer current: {trouble} Trying again."), style="bold red"))
+            live.update(Group(*parts), refresh=True)
+            if stop.wait(max(WATCH_SECONDS, took * _REST)):
+                return
+            began = time.monotonic()
+            try:
+                seen, trouble = look(), ""
+            except PluginError as exc:
+                trouble = exc.message
+            took = time.monotonic() - began
+
+
+def _follow(look: Callable[[], Seen], stop: Event, *, everything: bool, as_json: bool) -> None:
+    """Where nothing can be drawn in place: all of it, each time that something changed."""
+    shown = ""
+    while True:
+        began = time.monotonic()
+        try:
+            seen = look()
+        except Unavailable as exc:
+            if not shown:
+                raise
+            click.echo(f"vcenter-eam: {exc.message} Trying again.", err=True)
+        else:
+            # What runs on by itself is no news.
+            news = json.dumps([[each["alarms"], each.get("states")] for each in seen.vcenters] + [seen.hosts])
+            if news != shown:
+                shown = news
+                if as_json:
+                    click.echo(_plain(seen))
+                else:
+                    console().print(drawn(seen, time.time(), everything=everything), "")
+        if stop.wait(max(WATCH_SECONDS, (time.monotonic() - began) * _REST)):
+            return

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from vcenter_eam_plugin.cli.client import api, operate, service_options
-from vcenter_eam_plugin.cli.consent import clean, consent_options, json_option
+from vcenter_eam_plugin.cli.consent import consent_options, json_option
+from vcenter_eam_plugin.cli.text import clean
 
 
 @click.group("upgrade")

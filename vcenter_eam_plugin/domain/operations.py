@@ -59,8 +59,8 @@ from vcenter_eam_plugin.domain.requests import (
 )
 from vcenter_eam_plugin.domain.upgrade import Phase, Upgrade, may_go_on_at_once
 
-__all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "held_in", "preview", "preview_release",
-           "resolve_steps"]  # fmt: skip
+__all__ = ["Held", "Operation", "Preview", "Request", "Sight", "Step", "describe", "held_in", "preview",
+           "preview_release", "resolve_steps"]  # fmt: skip
 
 _CONSENT = (Radius.AGENT_VM_LOST, Radius.HOST)
 """What touches as much as this is done only when a person has typed the word."""
@@ -105,13 +105,13 @@ def _apply(request: Request, sight: Sight) -> Preview:
     for key, plan in sight.plans.items():
         who = _name(sight.fleet, key)
         for action in plan.actions:
-            steps.append(Step(who, _describe(action, sight.fleet), action.radius, action))
+            steps.append(Step(who, describe(action, sight.fleet), action.radius, action))
         notes += [f"{who}: {why}" for why in plan.waiting]
     word = _agency_name(sight.fleet) if any(step.radius in _CONSENT for step in steps) else ""
     return Preview(request, sight.vcenter, tuple(steps), tuple(notes), word)
 
 
-def _describe(action: Action, fleet: Fleet) -> str:
+def describe(action: Action, fleet: Fleet) -> str:
     """The action in names; its own words are in morefs."""
     text = action.describe()
     match action:

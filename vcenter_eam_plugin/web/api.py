@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from vcenter_eam_plugin.audit import Kind
 from vcenter_eam_plugin.domain.issues import Policy, Radius
 from vcenter_eam_plugin.domain.requests import Operation, Request
 from vcenter_eam_plugin.domain.status import ContrailVm, State
@@ -143,9 +144,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(ContrailVm, frozen=True, kw_only=True):
-    """The ContrailVM of one host, in the words of the bus, and its vCenter's name."""
+    """The ContrailVM of one host, in the words of the bus, and its vCenter's name.
+
+    ``since`` is when its state began (POSIX seconds); where ``since_known`` is false it is older than that.
+    """
 
     vcenter: str
+    since: float | None
+    since_known: bool
 
 
 class Hosts(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,11 +160,82 @@ class Hosts(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[Host, ...]
 
 
-class OneHost(msgspec.Struct, frozen=True, kw_only=True):
-    """One host; ``waiting`` says why something is not done for it yet."""
+class SettingsShown(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's Agent VM settings (morefs); null is unset."""
 
-    host: Host
+    datastore: str | None
+    network: str | None
+
+
+class IssueExplained(msgspec.Struct, frozen=True, kw_only=True):
+    """An issue of the host's agent: what it means, what resolving it touches at most, who may, what to do."""
+
+    type: str
+    description: str
+    meaning: str
+    radius: Radius
+    policy: Policy
+    advice: str
+
+
+class StepPlanned(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service would do, and the most it touches."""
+
+    text: str
+    radius: Radius
+
+
+class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """``waiting`` says why something is not done yet, ``again_in`` in how many seconds it is looked at again.
+
+    ``closed`` says why nothing may be done at all, or is empty.
+    """
+
+    actions: tuple[StepPlanned, ...]
     waiting: tuple[str, ...]
+    again_in: float | None
+    closed: str
+
+
+class OneHost(Host, frozen=True, kw_only=True):
+    """Everything about one host."""
+
+    settings: SettingsShown
+    issues: tuple[IssueExplained, ...]
+    plan: HostPlan
+
+
+class EventShown(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the audit trail; see :class:`vcenter_eam_plugin.audit.Entry`."""
+
+    id: int
+    at: float
+    kind: Kind
+    text: str
+    vcenter: str
+    host: str
+    name: str
+    who: str
+    why: str
+    result: str
+    state: str
+    issues: tuple[str, ...]
+    found: bool
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """Oldest first."""
+
+    events: tuple[EventShown, ...]
+
+
+class Names(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be written on a command line."""
+
+    vcenters: tuple[str, ...]
+    hosts: tuple[str, ...]
+    clusters: tuple[str, ...]
+    paths: tuple[str, ...]
 
 
 class ComputeResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,9 +433,15 @@ ROUTES = (
     Route("GET", "/api/v1/openapi.json", "This document.", None),
     Route("GET", "/api/v1/status", "Modes, alarms, counts, and whether each vCenter is connected and current.", Status),
     Route("GET", "/api/v1/hosts", "Every ContrailVM.", Hosts),
-    Route("GET", "/api/v1/hosts/{vcenter}/{host}", "One ContrailVM.", OneHost, parameters=(
-        Parameter("vcenter", "path", "the vCenter's name in the status"),
-        Parameter("host", "path", "the host's moref or name")), problems=(404, 409, 503)),
+    Route("GET", "/api/v1/hosts/{host}", "Everything about one host: its ContrailVM, issues, what is planned.", OneHost,
+          parameters=(Parameter("host", "path", "the host's moref or name"),
+                      Parameter("vcenter", "query", "one of several, by name")), problems=(404, 409, 503)),
+    Route("GET", "/api/v1/events", "The audit trail: the newest entries that are asked for.", Events, parameters=(
+        Parameter("since", "query", "POSIX seconds"), Parameter("after", "query", "an entry's id"),
+        Parameter("host", "query", "moref or name"), Parameter("kind", "query", "may be repeated"),
+        Parameter("vcenter", "query", "one of several, by name"), Parameter("limit", "query", "200 unless given")),
+          problems=(503,)),
+    Route("GET", "/api/v1/names", "vCenters, hosts, clusters and paths, for a shell that completes them.", Names),
     Route("GET", "/api/v1/scope", "Compute resources: configured, covered by the agency, in retreat.", Scope),
     Route("GET", "/api/v1/issues", "What EAM complains of, by type.", Issues),
     Route("GET", "/api/v1/upgrades", "The upgrade of each vCenter that is under way, or the last one.", Upgrades),

@@ -19,6 +19,7 @@ import msgspec
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from vcenter_eam_plugin.audit import Query
 from vcenter_eam_plugin.domain.errors import (
     ConfigurationError,
     NotAcknowledged,
@@ -94,9 +95,17 @@ def create_app(service: Service) -> Flask:
     def hosts() -> Response:
         return json_answer({"hosts": service.operations.hosts()})
 
-    @app.get("/api/v1/hosts/<vcenter>/<host>")
-    def host(vcenter: str, host: str) -> Response:
-        return json_answer(service.operations.host(vcenter, host))
+    @app.get("/api/v1/hosts/<host>")
+    def host(host: str) -> Response:
+        return json_answer(service.operations.host(host, request.args.get("vcenter", "")))
+
+    @app.get("/api/v1/events")
+    def events() -> Response:
+        return json_answer({"events": service.operations.events(_query())})
+
+    @app.get("/api/v1/names")
+    def names() -> Response:
+        return json_answer(service.operations.names())
 
     @app.get("/api/v1/issues")
     def issues() -> Response:
@@ -162,6 +171,15 @@ def create_app(service: Service) -> Flask:
 def who() -> str:
     """Who asks, within a request."""
     return str(request.environ[PEER])
+
+
+def _query() -> Query:
+    given = {name: value for name, value in request.args.items() if name != "kind"}
+    try:
+        asked = msgspec.convert({**given, "kinds": request.args.getlist("kind")}, Query, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+    return asked
 
 
 def _body(kind: type[Any]) -> Any:
