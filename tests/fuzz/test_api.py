@@ -152,7 +152,10 @@ def test_any_path(client: Any, method: str, path: str, query: dict[str, str]) ->
 
 # --- on the socket -------------------------------------------------------------------------------------
 
-REQUEST = b"POST /api/v1/preview HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+REQUEST = (
+    b"POST /api/v1/preview HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+)
 SEEDS = (
     REQUEST % (len(GOOD), GOOD),
     b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
