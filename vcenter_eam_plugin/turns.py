@@ -17,7 +17,7 @@ SLICE = 0.003
 
 Not of wall time: where there are too few cores each would wait for the others ever more often, and none get on."""
 
-_LOOK_AT_SOCKETS = 1e-6
+LOOK_AT_SOCKETS = 1e-6
 """Seconds. Not 0: gevent runs those that slept for 0 fifty times before it looks at timers and sockets again, and with
 pieces of 10 ms a heartbeat was 500 ms late (measured)."""
 
@@ -33,5 +33,5 @@ class Turns:
     def give(self) -> None:
         """Let others run, if it has been long enough. Whatever is called so may be killed or timed out here."""
         if thread_time() - self._since >= SLICE:
-            gevent.sleep(_LOOK_AT_SOCKETS)
+            gevent.sleep(LOOK_AT_SOCKETS)
             self._since = thread_time()
