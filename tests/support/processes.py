@@ -160,7 +160,7 @@ def simulator_process(directory: Path, *arguments: str) -> Iterator[SimulatorPro
 @contextmanager
 def daemon_process(directory: Path, conf_file: Path, web_port: int = 0) -> Iterator[DaemonProcess]:
     """A daemon, not started yet, that ends with the block."""
-    daemon = DaemonProcess(directory, conf_file, web_port)
+    daemon = DaemonProcess(directory, conf_file, web_port=web_port)
     try:
         yield daemon
     finally:
