@@ -26,6 +26,7 @@ def test_broken_answers_neither_delete_nor_create_nor_crash(bench: Bench, pytest
     print(f"seed {seed}")
     rng = random.Random(seed)
     damaged = Damaged(bench.simulator)
+    bench.answers_get_lost = True
     bench.start()
     bench.wait_until_active()
     created = len(bench.writes("CreateAgency"))

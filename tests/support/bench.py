@@ -54,6 +54,8 @@ class Bench:
         self.listener = Consumer(broker, self.messages.append, on_dropped=self.dropped.extend)
         self.service: Service | None = None
         self.plugins = 1
+        self.answers_get_lost = False
+        """A test that loses answers loses names of collectors, too: those live as long as their session."""
         """How many services watch this vCenter at once, for what may be open there."""
         self._listening: gevent.Greenlet | None = None
 
@@ -135,7 +137,7 @@ class Bench:
             self._listening.get()
         # P10: at any time, and not at the end alone
         assert self.simulator.sessions.most_active <= MAX_SESSIONS * self.plugins
-        assert self.simulator.hub.most_collectors <= self.plugins
+        assert self.answers_get_lost or self.simulator.hub.most_collectors <= self.plugins
 
     # --- what is seen -------------------------------------------------------------------------------------
 
