@@ -83,8 +83,8 @@ class Hearing(Proxy):
         super().__init__(target)
         self.longest_silence = 0.0
 
-    def _pump(self, source: Any, sink: Any, answers: bool) -> None:
-        super()._pump(source if answers else _Heard(source, self), sink, answers)
+    def _pump(self, source: Any, sink: Any, client: Any, answers: bool) -> None:
+        super()._pump(source if answers else _Heard(source, self), sink, client, answers)
 
 
 class _Heard:
@@ -124,7 +124,7 @@ class Installation:
     def status(self) -> dict[str, Any]:
         """What the daemon says of itself; nothing while it does not answer."""
         try:
-            return dict(self._api.get("/v1/status"))
+            return dict(self._api.get("/api/v1/status"))
         except PluginError:
             return {}
 
