@@ -73,8 +73,10 @@ class Flow:
         changes = 0
         for observation in observations:
             changed = self.fleet.apply(observation)
-            self.delivery.publish(changed)
-            changes += len(changed)
+            while changed or self.fleet.owed:
+                self.delivery.publish(changed)
+                changes += len(changed)
+                changed = self.fleet.go_on()
         return changes
 
     def begin(self) -> None:

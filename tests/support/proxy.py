@@ -71,7 +71,7 @@ class Proxy:
 
     def turn_to(self, target: tuple[str, int]) -> None:
         """From now on connections go there; those that are open are closed."""
-        self._target = target
+        self._targets = (target,)
         self.cut()
 
     def half_open(self) -> None:
