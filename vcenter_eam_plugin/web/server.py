@@ -33,8 +33,9 @@ from vcenter_eam_plugin.web.access import Attempts, Sessions, Token
 from vcenter_eam_plugin.web.app import MAX_BODY, create_app
 from vcenter_eam_plugin.web.guard import Guard, Rules
 from vcenter_eam_plugin.web.login import add_login
-from vcenter_eam_plugin.web.page import Page, read_templates
+from vcenter_eam_plugin.web.page import Page
 from vcenter_eam_plugin.web.stream import Stream
+from vcenter_eam_plugin.web.templates_compiled import COMPILED
 
 MOST_AT_ONCE = 64
 """Connections; the next ones wait in the kernel's queue until one of these ends."""
@@ -151,7 +152,7 @@ class WebServer:
         stream = Stream(self._service, redact, str(secrets.token_hex(4)))
         app.register_blueprint(Page(self._service, stream.name).blueprint)
         app.register_blueprint(stream.blueprint)
-        read_templates(app)
+        app.jinja_env.bytecode_cache = COMPILED
         return app
 
 
