@@ -168,6 +168,11 @@ def create_app(service: Service) -> Flask:
     return app
 
 
+def status_of(error: PluginError) -> int:
+    """The HTTP status that says what an error means."""
+    return _STATUS.get(type(error), 503 if error.retry else 500)
+
+
 def who() -> str:
     """Who asks, within a request."""
     return str(request.environ[PEER])
@@ -209,4 +214,4 @@ def error_answer(error: PluginError, status: int | None = None) -> Response:
     }
     if isinstance(error, PlanChanged):
         told["preview"] = error.preview
-    return json_answer({"error": told}, status or _STATUS.get(type(error), 503 if error.retry else 500))
+    return json_answer({"error": told}, status or status_of(error))

@@ -32,13 +32,11 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from vcenter_eam_plugin import __version__
 from vcenter_eam_plugin.domain.errors import (
-    ConfigurationError,
     NotAcknowledged,
     PlanChanged,
     PluginError,
     ProtocolError,
     UnknownTarget,
-    WrongState,
 )
 from vcenter_eam_plugin.domain.issues import Radius
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request
@@ -46,7 +44,7 @@ from vcenter_eam_plugin.operations import Running
 from vcenter_eam_plugin.service import Service
 from vcenter_eam_plugin.turns import LOOK_AT_SOCKETS
 from vcenter_eam_plugin.web import picture
-from vcenter_eam_plugin.web.app import who
+from vcenter_eam_plugin.web.app import status_of, who
 from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY
 from vcenter_eam_plugin.web.guard import SESSION, SHOWN
 from vcenter_eam_plugin.web.picture import Wanted
@@ -56,14 +54,6 @@ SLICE_SECONDS = 0.01
 MOST_OPERATIONS = 50
 """Operations whose end can still be looked at."""
 
-_STATUS: dict[type[PluginError], int] = {
-    ConfigurationError: 400,
-    ProtocolError: 400,
-    UnknownTarget: 404,
-    NotAcknowledged: 403,
-    PlanChanged: 409,
-    WrongState: 409,
-}
 _SOURCES = {"inventory": "Inventory", "events": "Events", "eam": "EAM"}
 _OFFERED = frozenset({Operation.APPLY, Operation.RESOLVE, Operation.RELEASE})
 """What the page asks for; the rest is rare enough for a command line and its manual."""
@@ -169,7 +159,7 @@ class Page:
     def _show_preview(
         self, wanted: Request, shown: Preview, *, refused: PluginError | None = None, typed: str = ""
     ) -> Response:
-        status = 200 if refused is None else _STATUS[type(refused)]
+        status = 200 if refused is None else status_of(refused)
         closed = next((unit.gate.closed() for unit in self._service.units if unit.name == shown.vcenter), "")
         return self._answer(
             "preview.html", status, wanted=wanted, shown=shown, refused=refused, typed=typed, closed=closed
@@ -178,7 +168,7 @@ class Page:
     # --- answers ------------------------------------------------------------------------------------------
 
     def refused(self, error: PluginError) -> Response:
-        return self._answer("error.html", _STATUS.get(type(error), 503 if error.retry else 500), error=error)
+        return self._answer("error.html", status_of(error), error=error)
 
     def not_found(self, error: HTTPException) -> Response:
         return self._answer("error.html", error.code or 500, error=UnknownTarget(f"{error.code} {error.name}."))
