@@ -125,7 +125,7 @@ def test_p7_vcenter_restarts_and_eam_is_late(four: Bench, gap: Gap, late: str) -
     assert "EAM" in status["eam"]["why"]
     assert {m["esxi"]["name"] for m in four.messages[gap.since :] if m["state"] == "PENDING"} <= {gap.added.name}
     # The Agent VM settings of a new host are vCenter's affair, and need no EAM.
-    assert {call.method for call in four.writes()[writes:]} <= {"EsxAgentHostManagerUpdateConfig"}
+    assert {call.fields["method"] for call in four.writes()[writes:]} <= {"EsxAgentHostManagerUpdateConfig"}
     gap.converge(faults.clear)
 
 

@@ -43,7 +43,7 @@ class Peace:
         told = [(m["oper"], m["esxi"]["name"], m["state"]) for m in bench.messages[self._messages :] if m["key"]]
         # A service that was started anew says once how everything is.
         assert [each for each in told if (each[0], each[2]) != ("SYNC", "ACTIVE")] == []
-        assert [call.method for call in bench.writes()[self._writes :]] == []
+        assert [call.fields["method"] for call in bench.writes()[self._writes :]] == []
         assert len(bench.simulator.vcenter.eam.agencies) == 1
         host = bench.names()[0]
         bench.vcenter.enter_maintenance(host)
