@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of benchmarks."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.row import Effort, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """``module`` has ``measure(effort)``, which yields rows as it gets them."""
+
+    name: str
+    module: str
+    meaning: str
+
+    def measure(self, effort: Effort) -> Iterator[Row]:
+        """Runs it, here and now."""
+        run: Callable[[Effort], Iterable[Row]] = importlib.import_module(f"benchmarks.{self.module}").measure
+        yield from run(effort)
+
+
+BENCHMARKS = (Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),)
+"""In the order in which they run and are shown."""
+
+
+def chosen(names: Iterable[str]) -> list[Benchmark]:
+    """Those of these names, all of them for none. Raises KeyError for a name that there is not."""
+    by_name = {one.name: one for one in BENCHMARKS}
+    return [by_name[name] for name in names] or list(BENCHMARKS)
