@@ -122,7 +122,7 @@ class Pipeline:
             name_of=self._name_of if eam_config.hold_after_provisioning else None,
         )
         self._install = InstallHook(
-            eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log
+            eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log, wall_clock
         )
         self.inventory = Inventory(
             session,
@@ -230,7 +230,7 @@ class Pipeline:
             alarms=alarms,
             log=log,
         )
-        self._tell_refused_hosts()
+        self._tell_unreadable()
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -441,9 +441,11 @@ class Pipeline:
             "guestinfo": dict(spec.guestinfo),
         }
 
-    def _tell_refused_hosts(self) -> None:
+    def _tell_unreadable(self) -> None:
         if self._host_specs.problems:
             self.alarms.raise_("host-spec", " ".join(self._host_specs.problems))
+        if self._install.trouble:
+            self.alarms.raise_("installed-damaged", self._install.trouble)
 
     def decisions(self) -> dict[str, Decision]:
         """What people decided here that holds for whichever instance leads."""
