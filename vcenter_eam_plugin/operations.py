@@ -35,6 +35,7 @@ from vcenter_eam_plugin.domain.operations import Sight, describe, preview
 from vcenter_eam_plugin.domain.planner import Plan
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.domain.violations import advice
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
@@ -164,6 +165,9 @@ class Operations:
             "vcenter": unit.name,
             **self._since(unit, host),
             **msgspec.to_builtins(status),
+            "violations": [
+                {"name": each.name, "text": each.text, "advice": advice(each.name)} for each in status.violations
+            ],
             "settings": {
                 "datastore": facts.agent_datastore if facts is not None else None,
                 "network": facts.agent_network if facts is not None else None,
