@@ -510,6 +510,7 @@ class Pipeline:
             "states": dict(sorted(Counter(status.state.value for status in self.fleet.statuses()).items())),
             "publisher": self.delivery.publisher.status(),
             "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},
+            "ovf_url": None if agency is None else agency.ovf_url,
         }
 
 
