@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from vcenter_eam_plugin.config import SYSTEM_FILE, Configuration, load
-from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.domain.errors import ConfigurationError, PluginError
 
 configuration_files: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "-c",
@@ -29,7 +29,15 @@ configuration_files: Callable[[Callable[..., Any]], Callable[..., Any]] = click.
 
 def load_configuration(paths: tuple[Path, ...], *, need_vcenter: bool = True) -> Configuration:
     """What ``-c`` named, else the system's file; and the environment. Raises ConfigurationError."""
-    return load(paths or [path for path in (SYSTEM_FILE,) if path.exists()], need_vcenter=need_vcenter)
+    if paths or SYSTEM_FILE.exists():
+        return load(paths or [SYSTEM_FILE], need_vcenter=need_vcenter)
+    try:
+        return load([], need_vcenter=need_vcenter)
+    except ConfigurationError as exc:  # or somebody looks for the mistake in a file that nobody read
+        raise ConfigurationError(
+            f"No configuration file was read: none is named by -c, and {SYSTEM_FILE} is not there. {exc.message}",
+            remedy=exc.remedy,
+        ) from exc
 
 
 @contextmanager
