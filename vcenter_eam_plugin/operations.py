@@ -215,15 +215,14 @@ class Operations:
             fleet = unit.pipeline.fleet
             covered = fleet.agency.scope if fleet.agency is not None else ()
             for moref in sorted(fleet.scope):
-                facts = fleet.compute_resources.get(moref)
                 rows.append(
                     {
                         "vcenter": unit.name,
-                        "path": facts.path if facts is not None else moref,
+                        "path": fleet.path_of(moref),
                         "moref": moref,
                         "configured": moref in fleet.configured_scope,
                         "in_agency": moref in covered,
-                        "in_inventory": facts is not None,
+                        "in_inventory": moref in fleet.compute_resources,
                         "retreat": moref in fleet.retreat,
                         "hosts": sum(host.compute_resource == moref for host in fleet.hosts.values()),
                     }

@@ -511,6 +511,7 @@ class Pipeline:
             "publisher": self.delivery.publisher.status(),
             "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},
             "ovf_url": None if agency is None else agency.ovf_url,
+            "retreat": sorted(self.fleet.path_of(moref) for moref in self.fleet.retreat),
         }
 
 

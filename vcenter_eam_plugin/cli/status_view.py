@@ -121,6 +121,8 @@ def _vcenter(each: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {states}"))
     fetches = f"; EAM fetches the ContrailVM from {each['ovf_url']}" if each.get("ovf_url") else ""
     yield Text(clean(f"  agency {agency['moref']}, {agency['status']}{fetches}" if agency else "  no agency"))
+    if each.get("retreat"):
+        yield Text(clean(f"  in retreat, until vcenter-eam return: {', '.join(each['retreat'])}"), style="yellow")
     for name, source in each.get("sources", {}).items():
         if not source["live"]:
             reason = f": {source['why']}" if source["why"] else ""

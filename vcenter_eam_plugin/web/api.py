@@ -118,6 +118,8 @@ class VCenterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """By host (moref), or ``agency``: why something is not done yet."""
     ovf_url: str | msgspec.UnsetType | None = msgspec.UNSET
     """Where EAM fetches the ContrailVM from: what the agency was told."""
+    retreat: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Paths of the clusters that were drained, until they are called back."""
 
 
 class LoopHold(msgspec.Struct, frozen=True, kw_only=True):
