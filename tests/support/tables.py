@@ -66,6 +66,7 @@ ACROSS = (
     "promise_p14_dry_run",
     "promises_at_scale",
     "secrets_stay",
+    "seen_by_operators",
     "storm",
     "suspect_reads",
 )
