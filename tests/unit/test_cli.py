@@ -68,6 +68,12 @@ def test_where_no_file_was_read_that_is_what_is_said(monkeypatch: pytest.MonkeyP
         assert "Section [VCENTER]: missing" in done.stderr
 
 
+def test_an_option_that_is_not_there_is_answered_with_those_that_look_like_it() -> None:
+    done = run("config", "explain", "poll_second")
+    assert done.exit_code == 2
+    assert "there are: poll_seconds, " in done.stderr
+
+
 @pytest.mark.parametrize("command", ["resolve", "release"])
 def test_nobody_named_is_wrong_usage_before_any_service_is_asked(command: str, conf: str) -> None:
     done = run(command, "-c", conf)

@@ -119,8 +119,9 @@ def _vcenter(each: Mapping[str, Any]) -> Iterator[RenderableType]:
     leading = "leading" if each.get("leading") else f"standby of {leader}" if leader else "not leading"
     agency = each.get("agency")
     yield Text(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {states}"))
-    fetches = f"; EAM fetches the ContrailVM from {each['ovf_url']}" if each.get("ovf_url") else ""
-    yield Text(clean(f"  agency {agency['moref']}, {agency['status']}{fetches}" if agency else "  no agency"))
+    yield Text(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
+    if each.get("ovf_url"):
+        yield Text(clean(f"  EAM fetches the ContrailVM from {each['ovf_url']}"))
     if each.get("retreat"):
         yield Text(clean(f"  in retreat, until vcenter-eam return: {', '.join(each['retreat'])}"), style="yellow")
     for name, source in each.get("sources", {}).items():
