@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.bench",  # on top of the first two: scenarios
     "tests.support.commands",  # on top of that: an operator
     "tests.support.web",  # and a client of the web server
+    "tests.support.onlooker",  # both
 ]
 
 

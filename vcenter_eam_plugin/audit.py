@@ -54,6 +54,8 @@ class Kind(StrEnum):
     """A ContrailVM's state changed, it appeared or left."""
     ISSUE = "issue"
     """EAM showed an issue of a ContrailVM, or shows it no more."""
+    RULE = "rule"
+    """A rule that vCenter keeps for agent VMs is seen broken on a host, or kept again."""
     ACTION = "action"
     """Something was asked of vCenter or EAM."""
     OPERATION = "operation"
@@ -68,8 +70,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line. ``id`` grows by one from entry to entry, over restarts too; ``at`` is POSIX seconds.
 
     ``host`` is the moref and ``name`` the host's name; ``who`` is a person, or empty for the service itself. Entries
-    of a host's state and issues carry both as they are from then on, in ``state`` and ``issues``. ``found``: it was so
-    when the service began to look, and since when is not known.
+    of a host's state, issues and broken rules carry all three as they are from then on, in ``state``, ``issues`` and
+    ``rules``. ``found``: it was so when the service began to look, and since when is not known.
     """
 
     id: int
@@ -84,6 +86,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: str = ""
     state: str = ""
     issues: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     found: bool = False
 
 

@@ -302,7 +302,7 @@ class Carrier:
             # First: an agency that is seen to be gone while we act is created again.
             self.gate.pause()
             self._eam.destroy(do.agency)
-        self.pipeline.poll.read_soon(None)
+        self.pipeline.poll.destroyed(do.agency)
         self._wait(lambda: not self._exists(do.agency), "EAM has not destroyed the agency", look=READ_AGAIN / 4)
         return "destroyed; paused until activated"
 

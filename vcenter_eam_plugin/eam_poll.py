@@ -100,6 +100,7 @@ class EamPoll:
         self._schedule = PollSchedule(interval)
         self._now = Event()
         self._absent_since: float | None = None
+        self._destroyed = ""
         self._survey_at = float("-inf")
         self._is_time = True
         """The timer, and no hint, brought this poll about."""
@@ -131,6 +132,11 @@ class EamPoll:
         else:
             self._schedule.hint_host(host)
         self._now.set()
+
+    def destroyed(self, agency: str) -> None:
+        """We had EAM destroy this agency: that it is not listed is no surprise."""
+        self._destroyed = agency
+        self.read_soon(None)
 
     def read_everything(self) -> None:
         """After a gap nothing is known to be unchanged."""
@@ -267,10 +273,11 @@ class EamPoll:
             raise SuspectRead(
                 f"The list of agencies left out {self._memory.used}, which exists; it counts for nothing."
             )
-        if self._known_before:
+        if self._known_before and self._memory.used != self._destroyed:
             self._absent_since = self._absent_since if self._absent_since is not None else now
             if now - self._absent_since < AGENCY_ABSENT:
                 raise SuspectRead(f"The agency {self._agency_name} is not listed; EAM may still be loading.")
+        self._known_before = False
         self._memory.forget()
 
     def _is_ours_still(self, moref: str) -> bool:

@@ -88,7 +88,8 @@ class HostAnalytics:
                 self._missed = False
                 self._request_snapshots()
 
-    def _reconnecting(self, _: PluginError) -> None:
+    def _reconnecting(self, error: PluginError) -> None:
+        self._log.warning("Analytics is told of what was missed once this is over: %s", error)
         self._missed = True
 
     def _led(self) -> frozenset[str]:

@@ -3,7 +3,8 @@
 
 The command gets the host's facts as one JSON object on standard input, never on its command line, where others
 could read them; and of our environment only what every program needs, because ours, and even more so a host
-process's, may hold passwords. Which VMs it ran for is remembered over restarts.
+process's, may hold passwords. Which VMs it ran for is remembered over restarts; a memory that cannot be read is kept
+aside and said (:attr:`InstallHook.trouble`), since the command then runs once more for whoever still waits for it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.lock import BoundedSemaphore
 
 from vcenter_eam_plugin.domain.errors import Unavailable
@@ -32,9 +35,22 @@ INHERITED = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TZ|LANG|LANGUAGE|LC
 KEPT = 10_000
 """VMs to remember: several respawns of a whole fleet."""
 
+_UNKNOWN = (
+    "which ContrailVMs install_command ran for is not known any more, and it runs once more for each whose vRouter "
+    "does not answer"
+)
+_MEND = (
+    "Look at the disk; to have what it ran for back, stop the service and put the mended file (a JSON list of VM "
+    "morefs) in its place. Then move the damaged one away: this alarm ends with the next start."
+)
+
 
 class InstallHook:
-    """``facts_of`` gives what the command reads, for a host, a VM and its address."""
+    """``facts_of`` gives what the command reads, for a host, a VM and its address; ``wall_clock`` POSIX seconds.
+
+    ``trouble`` says what is to be done about a memory that could not be read, now or at an earlier start; empty when
+    there is none.
+    """
 
     def __init__(
         self,
@@ -42,12 +58,13 @@ class InstallHook:
         remembered: Path,
         facts_of: Callable[[str, str, str], dict[str, Any]],
         log: logging.Logger,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._command = list(command)
         self._remembered = remembered
         self._facts_of = facts_of
         self._log = log
-        self._done = self._read()
+        self._done, self.trouble = self._read(wall_clock())
         self._running: dict[str, gevent.Greenlet] = {}
         self._turns = BoundedSemaphore(AT_ONCE)
 
@@ -103,12 +120,36 @@ class InstallHook:
         level = logging.INFO if done.returncode == 0 else logging.ERROR
         self._log.log(level, "%s for %s ended with %d. %s", self._command[0], vm, done.returncode, done.stderr[-500:])
 
-    def _read(self) -> list[str]:
+    def _read(self, now: float) -> tuple[list[str], str]:
+        """The VMs, and what is wrong."""
         try:
-            known = json.loads(self._remembered.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return []
-        return [str(vm) for vm in known] if isinstance(known, list) else []
+            known = msgspec.json.decode(self._remembered.read_bytes(), type=list[str])
+        except FileNotFoundError:
+            return [], self._about_those_aside()
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as exc:
+            return [], self._set_aside(exc, now)
+        return known, self._about_those_aside()
+
+    def _set_aside(self, why: Exception, now: float) -> str:
+        """Or the first command that runs would write over what somebody may still mend."""
+        aside = self._remembered.with_name(
+            f"{self._remembered.name}.damaged-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+        )
+        said = f"{self._remembered} cannot be read ({getattr(why, 'strerror', None) or str(why)[:200]})"
+        try:
+            self._remembered.replace(aside)
+        except OSError as exc:
+            said += f", nor be kept aside ({exc.strerror}): {_UNKNOWN}. {_MEND}"
+            self._log.error("%s", said)
+            return said
+        self._log.error("%s and is kept as %s: %s.", said, aside, _UNKNOWN)
+        return self._about_those_aside()
+
+    def _about_those_aside(self) -> str:
+        found = sorted(map(str, self._remembered.parent.glob(f"{self._remembered.name}.damaged-*")))
+        if not found:
+            return ""
+        return f"{self._remembered} could not be read and is kept as {', '.join(found)}: {_UNKNOWN}. {_MEND}"
 
     def _remember(self, vm: str) -> None:
         """Whole or not at all: half a list would have every command run again."""

@@ -35,6 +35,7 @@ from vcenter_eam_plugin.domain.operations import Sight, describe, preview
 from vcenter_eam_plugin.domain.planner import Plan
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request, Step
 from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.domain.violations import advice
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
@@ -164,6 +165,9 @@ class Operations:
             "vcenter": unit.name,
             **self._since(unit, host),
             **msgspec.to_builtins(status),
+            "violations": [
+                {"name": each.name, "text": each.text, "advice": advice(each.name)} for each in status.violations
+            ],
             "settings": {
                 "datastore": facts.agent_datastore if facts is not None else None,
                 "network": facts.agent_network if facts is not None else None,
@@ -211,15 +215,14 @@ class Operations:
             fleet = unit.pipeline.fleet
             covered = fleet.agency.scope if fleet.agency is not None else ()
             for moref in sorted(fleet.scope):
-                facts = fleet.compute_resources.get(moref)
                 rows.append(
                     {
                         "vcenter": unit.name,
-                        "path": facts.path if facts is not None else moref,
+                        "path": fleet.path_of(moref),
                         "moref": moref,
                         "configured": moref in fleet.configured_scope,
                         "in_agency": moref in covered,
-                        "in_inventory": facts is not None,
+                        "in_inventory": moref in fleet.compute_resources,
                         "retreat": moref in fleet.retreat,
                         "hosts": sum(host.compute_resource == moref for host in fleet.hosts.values()),
                     }

@@ -123,7 +123,7 @@ class Pipeline:
             name_of=self._name_of if eam_config.hold_after_provisioning else None,
         )
         self._install = InstallHook(
-            eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log
+            eam_config.install_command, state.with_suffix(".installed.json"), self._install_facts, log, wall_clock
         )
         self.inventory = Inventory(
             session,
@@ -231,7 +231,7 @@ class Pipeline:
             alarms=alarms,
             log=log,
         )
-        self._tell_refused_hosts()
+        self._tell_unreadable()
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -448,9 +448,11 @@ class Pipeline:
             "guestinfo": dict(spec.guestinfo),
         }
 
-    def _tell_refused_hosts(self) -> None:
+    def _tell_unreadable(self) -> None:
         if self._host_specs.problems:
             self.alarms.raise_("host-spec", " ".join(self._host_specs.problems))
+        if self._install.trouble:
+            self.alarms.raise_("installed-damaged", self._install.trouble)
 
     def decisions(self) -> dict[str, Decision]:
         """What people decided here that holds for whichever instance leads."""
@@ -515,6 +517,8 @@ class Pipeline:
             "states": dict(sorted(Counter(status.state.value for status in self.fleet.statuses()).items())),
             "publisher": self.delivery.publisher.status(),
             "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},
+            "ovf_url": None if agency is None else agency.ovf_url,
+            "retreat": sorted(self.fleet.path_of(moref) for moref in self.fleet.retreat),
         }
 
 

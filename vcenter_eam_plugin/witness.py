@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Since when each ContrailVM is in its state, and the audit entries of states and issues.
+"""Since when each ContrailVM is in its state, and the audit entries of states, issues and broken rules.
 
 Fed with what changed, whoever leads. After a restart it goes on from the last entry of each host in the audit trail, so
 a state that still holds is neither told twice nor begun anew. A state that was there when nobody had looked before is
@@ -26,6 +26,7 @@ class Since(msgspec.Struct, frozen=True):
 class _Known(msgspec.Struct):
     state: str
     issues: tuple[str, ...]
+    rules: tuple[str, ...]
     since: Since
 
 
@@ -51,7 +52,7 @@ class Witness:
             if entry.state == State.REMOVED:
                 gone.add(key)
                 continue
-            known = found.setdefault(key, _Known(entry.state, entry.issues, Since(entry.at)))
+            known = found.setdefault(key, _Known(entry.state, entry.issues, entry.rules, Since(entry.at)))
             known.since = Since(entry.at, entry.found or entry.kind is not Kind.STATE)
             if entry.kind is Kind.STATE:
                 done.add(key)
@@ -85,25 +86,33 @@ class Witness:
         key = (vcenter, status.esxi.moref)
         known = self._known.get(key)
         issues = tuple(sorted({issue.type for issue in status.eam.issues}))
+        broken = {violation.name: violation.text for violation in status.violations}
+        rules = tuple(sorted(broken))
         about = {
             "vcenter": vcenter,
             "host": status.esxi.moref,
             "name": status.esxi.name,
             "state": status.state.value,
             "issues": issues,
+            "rules": rules,
         }
         before = known.issues if known is not None else ()
+        broken_before = known.rules if known is not None else ()
         if known is None or known.state != status.state:
             old = f"{known.state} -> " if known is not None else ""
             found = known is None and first
             now = self._now()
             self._tell(Kind.STATE, f"{old}{status.state.value}", at=now, why=status.reason, found=found, **about)
-            known = self._known[key] = _Known(status.state.value, issues, Since(now, found))
+            known = self._known[key] = _Known(status.state.value, issues, rules, Since(now, found))
         for name in sorted({*issues} - {*before}):
             self._tell(Kind.ISSUE, f"{name} is shown", why=_description(status, name), **about)
         for name in sorted({*before} - {*issues}):
             self._tell(Kind.ISSUE, f"{name} is over", **about)
-        known.issues = issues
+        for name in sorted({*rules} - {*broken_before}):
+            self._tell(Kind.RULE, f"{name} is broken", why=broken[name], **about)
+        for name in sorted({*broken_before} - {*rules}):
+            self._tell(Kind.RULE, f"{name} is kept again", **about)
+        known.issues, known.rules = issues, rules
         if status.state is State.REMOVED:
             del self._known[key]
 

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from tests.support.ovf import manifest, ovf_server
 from tests.support.processes import write_secret
 from tests.support.rabbit import RabbitNode, free_port
+from tests.support.scenario import Wire
 from tests.support.simulator import assert_no_leaks, connected, eam_manager, wait_for
 from tests.support.zookeeper import ZooKeeperNode
 from vcenter_eam_plugin.cli.main import main
@@ -195,8 +196,8 @@ def test_clock_skew(installation: Installation) -> None:
         found = looking.look(
             configuration,
             configuration.vcenters[0],
+            None,
             wall_clock=lambda: time.time() + skew,
-            progress=lambda done, of: None,
         )
         return next(each for each in list(found) if each.check == "clock")
 
@@ -250,6 +251,122 @@ def test_hosts_that_are_set_need_no_rule(
     installation = Installation(simulator, rabbit_node, rabbit_vhost, tmp_path)
     installation.change("EAM", agent_vm_datastore=None, agent_vm_network=None)
     assert installation.failing() == {}
+
+
+# --- Agent VM settings that are set, or that a rule would set ------------------------------------------------
+
+
+@pytest.fixture
+def preset(
+    make_simulator: Callable[..., Simulator], rabbit_node: RabbitNode, rabbit_vhost: str, tmp_path: Path
+) -> Installation:
+    """Two hosts, set to what the rules say."""
+    simulator = make_simulator(hosts=2, clusters=2, knobs=Knobs(agent_vm_settings_preset=True))
+    return Installation(simulator, rabbit_node, rabbit_vhost, tmp_path / "preset")
+
+
+def stimuli_of(installation: Installation) -> Any:
+    return installation.simulator.vcenter.stimuli
+
+
+def test_a_host_that_lost_the_datastore_that_is_set(preset: Installation) -> None:
+    host = stimuli_of(preset).hosts()[0]
+    shared = next(one for one in host.datastores.values() if one.name == "shared-dc0")
+    host.unmount(shared)
+    found = only(preset.failing(), "vCenter", "Agent VM datastore")
+    assert (found["verdict"], found["text"]) == (
+        "fail",
+        f"1 of 2 host(s) cannot use theirs: {host.name}: shared-dc0 is not on the host",
+    )
+    assert "Agent VM Settings" in found["remedy"]
+
+
+def test_a_datastore_that_does_not_exist_any_more(preset: Installation) -> None:
+    host = stimuli_of(preset).hosts()[0]
+    local = next(one for one in host.datastores.values() if one.name.startswith("local"))
+    stimuli_of(preset).set_agent_settings(host, local, "VM Network")
+    host.unmount(local)
+    del preset.simulator.world.objects[local.moid]
+    found = preset.failing()
+    assert f"{host.name}: {local.moid} does not exist any more" in found["vCenter", "Agent VM datastore"]["text"]
+
+
+@pytest.mark.parametrize("preset_or_by_rule", ["preset", "by rule"])
+def test_a_datastore_that_is_unmounted_on_a_host(
+    installation: Installation, preset: Installation, preset_or_by_rule: str
+) -> None:
+    """What a rule would set is looked at like what is set."""
+    chosen = preset if preset_or_by_rule == "preset" else installation
+    host = stimuli_of(chosen).hosts()[0]
+    stimuli_of(chosen).unmount_datastore(host, "shared-dc0")
+    found = only(chosen.failing(), "vCenter", "Agent VM datastore")
+    assert f"{host.name}: shared-dc0 is not mounted on it" in found["text"]
+
+
+def test_a_datastore_whose_storage_is_lost(preset: Installation) -> None:
+    stimuli_of(preset).lose_datastore("shared-dc0")
+    found = only(preset.failing(), "vCenter", "Agent VM datastore")
+    assert "2 of 2 host(s) cannot use theirs" in found["text"]
+    assert "shared-dc0 is not accessible" in found["text"]
+
+
+def test_a_datastore_in_maintenance(preset: Installation) -> None:
+    stimuli_of(preset).datastore_maintenance("shared-dc0")
+    found = only(preset.failing(), "vCenter", "Agent VM datastore")
+    assert found["verdict"] == "warn"
+    assert "shared-dc0 is in maintenance mode" in found["text"]
+    assert "Take it out of maintenance mode" in found["remedy"]
+
+
+def test_a_network_that_is_not_on_the_host(preset: Installation) -> None:
+    host = stimuli_of(preset).hosts()[0]
+    network = next(one for one in host.networks.values() if one.name == "VM Network")
+    host.unmount(network)
+    found = only(preset.failing(), "vCenter", "Agent VM network")
+    assert f"{host.name}: VM Network is not on the host" in found["text"]
+    del preset.simulator.world.objects[network.moid]
+    found = only(preset.failing(), "vCenter", "Agent VM network")
+    assert "gone" in found["text"]
+    assert "2 of 2" in found["text"]
+
+
+def test_too_little_room_for_all_of_them(preset: Installation) -> None:
+    """The sample's disk has 64 KiB, and 1 GiB when it is full: two hosts share the datastore."""
+    stimuli_of(preset).fill_datastore("shared-dc0", 100 << 10)
+    found = only(preset.failing(), "vCenter", "Agent VM space")
+    assert found["verdict"] == "fail"
+    assert "shared-dc0: 100.0 KiB free for 2 ContrailVM(s)" in found["text"]
+    stimuli_of(preset).fill_datastore("shared-dc0", 3 << 29)
+    found = only(preset.failing(), "vCenter", "Agent VM space")
+    assert found["verdict"] == "warn"
+    assert "1.5 GiB free for 2 ContrailVM(s); one takes 64.0 KiB at least, and 1.0 GiB" in found["text"]
+    stimuli_of(preset).fill_datastore("shared-dc0", 2 << 30)
+    assert preset.failing() == {}
+
+
+def test_hosts_that_are_set_to_something_else_than_the_rule_says(preset: Installation) -> None:
+    first, second = stimuli_of(preset).hosts()
+    local = next(one for one in first.datastores.values() if one.name.startswith("local"))
+    stimuli_of(preset).set_agent_settings(first, local, "VM Network")
+    stimuli_of(preset).set_agent_settings(second, "shared-dc0", "fab-pg")
+    found = only(preset.failing(), "vCenter", "Agent VM rules")
+    assert found["verdict"] == "warn"
+    assert f"{first.name}: datastore {local.name}, where the rule has shared-*" in found["text"]
+    assert f"{second.name}: network fab-pg, where the rule has VM Network" in found["text"]
+    assert "Only what is unset is written" in found["remedy"]
+
+
+def test_what_is_asked_of_vcenter_does_not_grow_with_the_hosts(
+    make_simulator: Callable[..., Simulator], rabbit_node: RabbitNode, rabbit_vhost: str, tmp_path: Path
+) -> None:
+    """Bug: a call for each host whose settings are unset, which before a first installation is every host."""
+    asked = {}
+    for hosts in (2, 20):
+        simulator = make_simulator(hosts=hosts, clusters=2)
+        wire = Wire(simulator)
+        assert Installation(simulator, rabbit_node, rabbit_vhost, tmp_path / str(hosts)).failing() == {}
+        asked[hosts] = sum(wire.methods().values())
+    assert asked[20] <= asked[2] + 4, "an answer of 50 objects is a page"
 
 
 def test_an_endpoint_that_is_a_vm_in_scope(installation: Installation) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import kombu
 
-from tests.support.rabbit import RabbitNode
+from tests.support.rabbit import RabbitNode, free_port
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.cli.listen import line
@@ -98,6 +98,22 @@ def test_wrong_password_ends_with_one_sentence_and_its_exit_code(rabbit_node: Ra
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("vcenter-eam: Broker 127.0.0.1:")
     assert "hunter2" not in done.stderr
+
+
+def test_a_broker_that_does_not_answer_is_said_once_a_try() -> None:
+    """Bug: each was two lines, the log's and the command's."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "listen", "--broker", f"amqp://guest:guest@127.0.0.1:{free_port()}/"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr
+        said = [process.stderr.readline() for _ in range(2)]
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    assert all(line.startswith("vcenter-eam: ") and "Trying again." in line for line in said), said
 
 
 def test_line_for_a_person_says_when_what_where_and_why() -> None:

@@ -274,6 +274,14 @@ def test_follow_goes_on_with_what_happens_and_over_a_restart(healthy: Operator) 
         child.stdout.close()
 
 
+def test_where_the_trail_has_nothing_of_that_it_says_so(healthy: Operator) -> None:
+    """Bug: of a host whose name was written short there came nothing at all, as if nothing had happened."""
+    done = healthy.run("events", "--host", healthy.bench.names()[0].partition(".")[0])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "no such entry" in done.stderr
+    assert healthy.ask("events", "--host", "nobody") == []
+
+
 def test_what_is_asked_wrongly_of_the_trail_is_wrong_usage(healthy: Operator) -> None:
     for wrong in (("--since", "yesterday"), ("--kind", "weather"), ("--limit", "0")):
         assert healthy.run("events", *wrong).exit_code == 2, wrong

@@ -389,6 +389,8 @@ def test_uninstall_waits_for_the_last_vm_then_destroys_and_acts_no_more(healthy:
     assert methods.index("Uninstall") < methods.index("DestroyAgency")
     assert healthy.ask("status")[0]["vcenters"][0]["mode"] == "paused"
     assert methods.count("CreateAgency") == 1
+    bench.wait_for(lambda: healthy.ask("status")[0]["vcenters"][0]["agency"] is None, "it is seen to be gone", 10)
+    assert bench.alarms() == {}
 
 
 def test_another_owners_agency_is_used_once_it_is_adopted(make_operator: Callable[..., Operator]) -> None:

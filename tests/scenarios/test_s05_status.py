@@ -26,6 +26,7 @@ def test_status_shows_agency_states_and_delivery(bench: Bench) -> None:
     assert shown["states"] == {"ACTIVE": 3}
     assert shown["publisher"]["connected"] is True
     assert (shown["alarms"], shown["waiting"]) == ([], {})
+    assert shown["ovf_url"] == bench.simulator.vcenter.eam.agencies[agency].prop_config().agentConfig[0].ovfPackageUrl
     text = json.dumps(bench.service.status())
     assert bench.simulator.password not in text
 

@@ -22,7 +22,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from vcenter_eam_plugin.domain.issues import CATALOGUE as ISSUES
-from vcenter_eam_plugin.domain.violations import RULES
+from vcenter_eam_plugin.domain.violations import ADVICE, RULES
 from vcenter_eam_plugin.simulator.faults import CATALOGUE as FAULTS
 from vcenter_eam_plugin.simulator.knobs import Knobs
 from vcenter_eam_plugin.simulator.stimuli import VERBS, Stimuli
@@ -66,6 +66,7 @@ ACROSS = (
     "promise_p14_dry_run",
     "promises_at_scale",
     "secrets_stay",
+    "seen_by_operators",
     "storm",
     "suspect_reads",
 )
@@ -137,8 +138,8 @@ def _violations() -> str:
     rows = []
     for name, rule in RULES:
         row, about = _row_of(rule)
-        rows.append((f"`{name}`", row, about))
-    return _table(("name", "row", "the rule, or what was seen"), rows)
+        rows.append((f"`{name}`", row, about, ADVICE[name]))
+    return _table(("name", "row", "the rule, or what was seen", "what to do"), rows)
 
 
 def _row_of(rule: Callable[..., Any]) -> tuple[str, str]:

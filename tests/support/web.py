@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.bench import Bench
 from vcenter_eam_plugin.options import Secret
-from vcenter_eam_plugin.service import Service
+from vcenter_eam_plugin.service import Endpoint, Service
 from vcenter_eam_plugin.web.server import WebServer
 
 TOKEN = "4b1d-token-of-the-tests-0f7e"
@@ -44,15 +44,22 @@ class Web:
         self.tls: ssl.SSLContext | None = None
         self.server: WebServer | None = None
 
-    def start(self, *, token: str | None = TOKEN, introspect: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Start the bench's service with it; ``token`` may be ``None``."""
+    def start(
+        self,
+        *,
+        token: str | None = TOKEN,
+        introspect: dict[str, Any] | None = None,
+        also: Sequence[Callable[[Service], Endpoint]] = (),
+        **changes: Any,
+    ) -> None:
+        """Start the bench's service with it, and with other endpoints; ``token`` may be ``None``."""
 
         def make(service: Service) -> WebServer:
             self.server = WebServer(service)
             return self.server
 
         given = {} if token is None else {"introspect_token": Secret(token)}
-        self.bench.start(endpoints=(make,), introspect={**given, **(introspect or {})}, **changes)
+        self.bench.start(endpoints=(make, *also), introspect={**given, **(introspect or {})}, **changes)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -57,6 +57,30 @@ def test_configuration_error_ends_with_its_exit_code_and_one_sentence_each(conf:
     assert done.stdout == ""
 
 
+def test_where_no_file_was_read_that_is_what_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Bug: it said that a section is missing, and people looked for it in the file that they had forgotten to name."""
+    monkeypatch.setattr("vcenter_eam_plugin.cli.common.SYSTEM_FILE", tmp_path / "nowhere.conf")
+    for command in ("validate", "show"):
+        done = run("config", command)
+        assert done.exit_code == 2
+        assert "No configuration file was read" in done.stderr
+        assert str(tmp_path / "nowhere.conf") in done.stderr
+        assert "Section [VCENTER]: missing" in done.stderr
+
+
+def test_an_option_that_is_not_there_is_answered_with_those_that_look_like_it() -> None:
+    done = run("config", "explain", "poll_second")
+    assert done.exit_code == 2
+    assert "there are: poll_seconds, " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["resolve", "release"])
+def test_nobody_named_is_wrong_usage_before_any_service_is_asked(command: str, conf: str) -> None:
+    done = run(command, "-c", conf)
+    assert done.exit_code == 2
+    assert "Name a HOST, or give --all." in done.stderr
+
+
 def test_unknown_command_is_wrong_usage() -> None:
     assert run("no-such-command").exit_code == 2
 

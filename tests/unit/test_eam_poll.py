@@ -356,6 +356,26 @@ def test_our_agency_vanishing_for_a_moment_changes_nothing(bench: Bench) -> None
     assert set(bench.states().values()) == {State.PENDING}
 
 
+def test_an_agency_that_we_destroyed_is_gone_at_once(bench: Bench) -> None:
+    """Bug: after an uninstall the status went on with the agency and alarmed for a minute that it is not listed."""
+    bench.once()
+    bench.poll.destroyed(AGENCY)
+    assert bench.fleet.agency is not None, "it is believed when it is seen"
+    bench.once()
+    bench.eam.there, bench.alive = [], False
+    with pytest.raises(Unavailable):
+        bench.once()
+    bench.alive = True
+    for _ in range(3):
+        bench.once()
+    assert bench.fleet.agency is None
+    bench.eam.there = [an_agency(moref="agency-next")]
+    bench.once()
+    bench.eam.there = []
+    with pytest.raises(Unavailable):
+        bench.once()
+
+
 def test_an_agency_restored_under_another_reference_is_ours_again(bench: Bench) -> None:
     """Never by a stored id: morefs differ after a restore."""
     bench.once()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -42,7 +43,7 @@ class Runs:
 
     def hook(self, *command: str) -> InstallHook:
         command = command or (sys.executable, "-c", RECORD, str(self.record), "argument with spaces; $HOME")
-        hook = InstallHook(command, self.remembered, facts_of, logging.getLogger("test.install"))
+        hook = InstallHook(command, self.remembered, facts_of, logging.getLogger("test.install"), lambda: 0.0)
         self.hooks.append(hook)
         return hook
 
@@ -162,12 +163,36 @@ def test_what_cannot_be_remembered_does_not_run(runs: Runs, caplog: pytest.LogCa
     wait_for(runs.seen)
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "null", '"vm-1"'])
-def test_a_damaged_memory_is_an_empty_one(runs: Runs, text: str) -> None:
-    """S20: the command then runs once more; it is the operator's to bear that."""
-    runs.remembered.write_text(text)
-    runs.hook()("host-1", "vm-1", "10.0.0.1")
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"null", b'"vm-1"', b'["\xff"]', b"[" * 50_000])
+def test_a_damaged_memory_is_kept_aside_and_said(runs: Runs, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Bug: it was taken for an empty one without a word, and written over. S20: the command then runs once more."""
+    runs.remembered.write_bytes(content)
+    hook = runs.hook()
+    aside = runs.directory / "x.installed.json.damaged-19700101T000000Z"
+    assert aside.read_bytes() == content
+    for said in (caplog.text, hook.trouble):
+        assert str(runs.remembered) in said
+        assert str(aside) in said
+        assert "runs once more" in said
+    assert "move the damaged one away" in hook.trouble
+    hook("host-1", "vm-1", "10.0.0.1")
     wait_for(runs.seen)
+    wait_for(idle(hook))
+    again = runs.hook()
+    assert (again.done, str(aside) in again.trouble) == (("vm-1",), True), "said until it is moved away"
+    aside.unlink()
+    assert runs.hook().trouble == ""
+
+
+def test_a_memory_that_cannot_even_be_moved_is_said(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.remembered.write_text("{")
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert "Read-only file system" in runs.hook().trouble
+    assert runs.remembered.exists()
 
 
 def test_facts_that_cannot_be_had_leave_the_vm_to_a_later_time(runs: Runs) -> None:

@@ -26,7 +26,7 @@ from tests.support.ovf import ENVELOPE, envelope, manifest, write_archive, write
 from tests.support.simulator import wait_for
 from vcenter_eam_plugin.domain.errors import ConfigurationError, OvfError
 from vcenter_eam_plugin.ovf.certificate import read_certificate
-from vcenter_eam_plugin.ovf.descriptor import MOST_DESCRIPTOR_BYTES, Disk, Reference
+from vcenter_eam_plugin.ovf.descriptor import MOST_DESCRIPTOR_BYTES, Disk, Reference, parse_descriptor
 from vcenter_eam_plugin.ovf.index import Index
 from vcenter_eam_plugin.ovf.package import open_package
 from vcenter_eam_plugin.ovf.server import OvfServer
@@ -145,6 +145,27 @@ def test_entities_are_not_followed(tmp_path: Path) -> None:
     assert set(open_package(tmp_path / "contrail.ovf").files) == {"contrail.ovf", "disk1.vmdk"}
 
 
+@pytest.mark.parametrize(
+    ("capacity", "units", "expected"),
+    [
+        ("10", "byte * 2^30", 10 << 30),
+        ("10", "byte*2^20", 10 << 20),
+        ("3", "byte * 10^9", 3 * 10**9),
+        ("512", "", 512),
+        ("512", "byte", 512),
+        ("${disk.size}", "byte * 2^30", 0),
+        ("10", "furlong", 0),
+        ("9" * 30, "", 0),
+    ],
+)
+def test_what_a_disk_takes_when_it_is_full(capacity: str, units: str, expected: int) -> None:
+    """Units as DSP0004 writes them; what is not understood counts as nothing."""
+    unit = f' ovf:capacityAllocationUnits="{units}"' if units else ""
+    disk = f'<DiskSection><Disk ovf:capacity="{capacity}"{unit} ovf:diskId="d1"/></DiskSection>'
+    about = parse_descriptor(envelope("a.vmdk", body=disk).encode(), "a test")
+    assert (about.disk_bytes, about.file_bytes) == (expected, 0)
+
+
 def test_what_a_descriptor_says(tmp_path: Path) -> None:
     """Schema, references, disks, networks, properties: what a person and EAM must know of a package."""
     path = tmp_path / "c.ovf"
@@ -164,6 +185,7 @@ def test_what_a_descriptor_says(tmp_path: Path) -> None:
     about = open_package(path).about
     assert (about.name, about.version) == ("ContrailVM", "R5.1")
     assert about.references == (Reference("disk.vmdk", 4),)
+    assert (about.file_bytes, about.disk_bytes) == (4, 10 << 30)
     assert about.disks == (Disk("d1", "10", "byte * 2^30", "file1"),)
     assert about.networks == ("management", "fabric")
     assert about.required_properties() == ("net.ip.1", "root")

@@ -97,6 +97,8 @@ def test_of_2500_hosts_what_is_well_is_counted_and_not_listed() -> None:
     assert listed(text) == ["esx-1000", "esx-0007", "esx-0047"]
     assert "Cluster07 in DC0: 63 hosts, 61 ACTIVE, 2 FAULTY" in text
     assert "61 ACTIVE, not listed (--all)" in text
+    rows[1001]["violations"] = [{"name": "slots_count_agents", "text": "long"}]
+    assert listed(text_of(drawn(seen, NOON))) == ["esx-1000", "esx-1001", "esx-0007", "esx-0047"], "S16: it is ACTIVE"
     assert len(text.splitlines()) < 200
     assert len(listed(text_of(drawn(seen, NOON, everything=True)))) == 2500
     asked = Seen([VCENTER], rows, chosen=True)
@@ -148,7 +150,9 @@ def test_states_choose() -> None:
 
 
 def test_one_host_has_issues_with_advice_plan_and_events() -> None:
-    about = a_row(1, State.POWERED_OFF, "it is off", violations=[{"name": "late", "text": "it came too late"}])
+    about = a_row(
+        1, State.POWERED_OFF, "it is off", violations=[{"name": "late", "text": "it is late", "advice": "Look at EAM."}]
+    )
     about |= {
         "settings": {"datastore": "datastore-1", "network": None},
         "issues": [
@@ -164,7 +168,8 @@ def test_one_host_has_issues_with_advice_plan_and_events() -> None:
     text = text_of(host.drawn(about, [event], NOON))
     for said in (
         "esx-0001 (host-1) in ClusterA, DC0, test", "(3m); it is off", "datastore datastore-1, network unset",
-        "held", "hook poweredOn", "RULE BROKEN", "it came too late", "VmPoweredOff: it should be on and is off",
+        "held", "hook poweredOn", "RULE BROKEN", "late: it is late. Look at EAM.",
+        "VmPoweredOff: it should be on and is off",
         "EAM says: ContrailVM is off", "policy auto. Resolve powers it on.", "resolve VmPoweredOff (touches: agent VM)",
         "waits: grace time", "is planned anew in 12 s", "none of it is done: observe mode", "A -> B: off",
     ):  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Since when a state holds, and what of states and issues goes to the audit trail."""
+"""Since when a state holds, and what of states, issues and broken rules goes to the audit trail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from tests.support.contrailvm import contrail_vm
 from vcenter_eam_plugin.audit import Entry, Kind
-from vcenter_eam_plugin.domain.status import ContrailVm, Issue, State
+from vcenter_eam_plugin.domain.status import ContrailVm, Issue, State, Violation
 from vcenter_eam_plugin.witness import Since, Witness
 
 NOON = 1_700_000_000.0
@@ -124,6 +124,24 @@ def test_what_left_is_forgotten_also_while_nobody_looked() -> None:
     assert eyes.see(seen(3, State.ACTIVE)) == []
     assert eyes.see(seen(1, State.ACTIVE), seen(2, State.ACTIVE)) == ["host-1 ACTIVE", "host-2 ACTIVE"]
     assert eyes.since(2) == Since(NOON + 60)
+
+
+def breaking(status: ContrailVm, *rules: str) -> ContrailVm:
+    broken = tuple(Violation(name=name, text=f"text of {name}") for name in rules)
+    return msgspec.structs.replace(status, violations=broken)
+
+
+def test_a_broken_rule_is_told_when_it_begins_and_ends() -> None:
+    """S10 to S16, bug: the trail had no word of it, so `events` could not say when DRS had moved a ContrailVM."""
+    eyes, status = Eyes(), seen(1, State.ACTIVE)
+    eyes.see(status)
+    assert eyes.see(breaking(status, "a", "b")) == ["host-1 a is broken", "host-1 b is broken"]
+    assert (eyes.trail[-1].kind, eyes.trail[-1].why, eyes.trail[-1].rules) == (Kind.RULE, "text of b", ("a", "b"))
+    assert eyes.see(breaking(status, "b")) == ["host-1 a is kept again"]
+    eyes.restart()
+    assert eyes.see(breaking(status, "b")) == [], "a restart does not tell it twice"
+    assert eyes.see(status) == ["host-1 b is kept again"]
+    assert eyes.since(1) == Since(NOON, found=True)
 
 
 def test_vcenters_are_told_apart() -> None:

@@ -112,9 +112,10 @@ class Consumer:
                 except PluginError as exc:
                     if not exc.retry:
                         raise
-                    log.warning("%s", exc)
                     if self._on_trouble:
                         self._on_trouble(exc)
+                    else:
+                        log.warning("%s", exc)
                     failures = 0 if self.ready.is_set() else failures + 1
                     attempt += 1
                     pause = self._settings.retry_first * 2 ** min(failures, 16)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import gevent
 
 from vcenter_eam_plugin.analytics.bridge import Bridge
 from vcenter_eam_plugin.analytics.definition import shipped
@@ -22,9 +21,13 @@ from vcenter_eam_plugin.analytics.sender import SandeshSender, generated_types, 
 from vcenter_eam_plugin.analytics.uve import Uve
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
-from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped
+from vcenter_eam_plugin.cli.common import (
+    configuration_files,
+    listen_until_stopped,
+    load_configuration,
+    tell_trouble,
+)
 from vcenter_eam_plugin.config import AnalyticsConfig
-from vcenter_eam_plugin.domain.errors import PluginError
 
 _COLLECTOR_PORT = 8086
 """Where a contrail-collector listens for generators."""
@@ -68,33 +71,11 @@ def command(
     if queue is not None:
         kept = Memory(memory or configuration.defaults.state_directory / "analytics.sqlite")
     try:
-        _run(Bridge(settings, send, queue=queue, memory=kept, on_trouble=_trouble), settings)
+        bridge = Bridge(settings, send, queue=queue, memory=kept, on_trouble=tell_trouble)
+        listen_until_stopped(bridge, bridge.consumer.ready, settings.name(0))
     finally:
         if kept is not None:
             kept.close()
-
-
-def _run(bridge: Bridge, settings: BrokerSettings) -> None:
-    failures: list[BaseException] = []
-    with until_stopped() as stop:
-
-        def listen() -> None:
-            try:
-                bridge.run()
-            except (PluginError, OSError) as exc:  # OSError: nobody reads our output any more
-                failures.append(exc)
-            finally:
-                stop.set()
-
-        listening = gevent.spawn(listen)
-        gevent.wait([bridge.consumer.ready, stop], count=1)
-        if not stop.is_set():
-            click.echo(f"vcenter-eam: listening at {settings.name(0)}", err=True)
-        stop.wait()
-        if not bridge.stop():
-            listening.kill(timeout=1)
-    if failures:
-        raise failures[0]
 
 
 def _print(uve: Uve) -> None:
@@ -107,7 +88,3 @@ def _sandesh(analytics: AnalyticsConfig) -> Callable[[Uve], object]:
     return SandeshSender(
         new_generator(collectors, socket.getfqdn()), types, logging.getLogger("vcenter_eam_plugin.analytics")
     )
-
-
-def _trouble(error: PluginError) -> None:
-    click.echo(f"vcenter-eam: {error} Trying again.", err=True)

@@ -24,6 +24,7 @@ from vcenter_eam_plugin.cli.text import clean
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import CheckFailed, UnknownTarget
 from vcenter_eam_plugin.domain.names import candidates
+from vcenter_eam_plugin.ovf.descriptor import Descriptor
 from vcenter_eam_plugin.preflight import machine, servers
 from vcenter_eam_plugin.preflight import vcenter as vcenters
 from vcenter_eam_plugin.preflight.finding import Finding, Verdict
@@ -71,16 +72,12 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
 
 
 def _findings(configuration: Configuration, vcenter: str, status: Status) -> Iterator[Finding]:
-    yield from machine.look(configuration)
+    packages: dict[str, Descriptor] = {}
+    yield from machine.look(configuration, packages)
     for unit in configuration.vcenters:
         if vcenter in ("", unit.name):
             status.update(f"looking at {unit.vcenter.vc_host} ...")
-            yield from vcenters.look(
-                configuration,
-                unit,
-                wall_clock=time.time,
-                progress=lambda done, of: status.update(f"Agent VM settings: {done} of {of} hosts that lack some ..."),
-            )
+            yield from vcenters.look(configuration, unit, packages.get(unit.name), wall_clock=time.time)
     status.update("looking at the brokers ...")
     yield from servers.look_at_brokers(configuration.rabbit)
     if configuration.zookeeper is not None:

@@ -12,6 +12,7 @@ from vcenter_eam_plugin.cli.common import configuration_files, load_configuratio
 from vcenter_eam_plugin.config import SECTIONS
 from vcenter_eam_plugin.config_text import in_force, reference, sample, shown
 from vcenter_eam_plugin.domain.errors import ConfigurationError
+from vcenter_eam_plugin.domain.names import candidates
 from vcenter_eam_plugin.options import Option, options_of
 
 
@@ -78,8 +79,8 @@ def explain(name: str, paths: tuple[Path, ...]) -> None:
         if name.lower() in (option.name, *option.aliases)
     ]
     if not found:
-        names = ", ".join(option.name for kind in SECTIONS.values() for option in options_of(kind))
-        raise ConfigurationError(f"There is no option {name}.", remedy=f"Allowed: {names}.")
+        names = sorted({option.name for kind in SECTIONS.values() for option in options_of(kind)})
+        raise ConfigurationError(f"There is no option {name}; there are: {candidates(name, names)}.")
     for section, option in found:
         _explain(section, option)
     try:

@@ -84,9 +84,10 @@ def carry_out(
         )
 
 
-def show_preview(shown: Mapping[str, Any]) -> None:
-    """For a person: each step with what it touches, what is left out, and the digest."""
-    title = f"{shown['operation']} {shown['target']}".strip()
+def show_preview(shown: Mapping[str, Any], title: str = "") -> None:
+    """For a person: each step with what it touches, what is left out, and the digest. ``title``: what is shown, unless
+    it is the operation."""
+    title = title or f"{shown['operation']} {shown['target']}".strip()
     if shown["lines"]:
         table = Table(title=clean(f"{title} in {shown['vcenter']}"), title_justify="left")
         for column in ("on", "what would be done", "touches"):

@@ -113,6 +113,8 @@ def command(
         return int(found[-1]["id"]) if found else query.after
 
     last = show(query)
+    if last == query.after and not follow:
+        click.echo("vcenter-eam: no such entry is in the audit trail.", err=True)
     if follow:
         with until_stopped() as stop:
             while not stop.wait(FOLLOW_SECONDS):

@@ -93,7 +93,7 @@ def _facts(host: Mapping[str, Any], now: float) -> Iterator[tuple[str, str | Tex
     if eam["hook"]:
         yield "held", f"hook {eam['hook']}: EAM waits until the ContrailVM is marked as available"
     for violation in host["violations"]:
-        yield "RULE BROKEN", f"{violation['name']}: {violation['text']}"
+        yield "RULE BROKEN", f"{violation['name']}: {violation['text']}. {violation['advice']}"
     yield "key", host["key"]
 
 

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import gevent
 
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
-from vcenter_eam_plugin.cli.common import configuration_files, load_configuration, until_stopped
-from vcenter_eam_plugin.domain.errors import PluginError
+from vcenter_eam_plugin.cli.common import (
+    configuration_files,
+    listen_until_stopped,
+    load_configuration,
+    tell_trouble,
+)
 
 MOST_SHOWN = 500
 """Characters of a message that is none of ours."""
@@ -72,27 +75,5 @@ def command(paths: tuple[Path, ...], broker: str | None, queue: str | None, as_j
     def dropped(keys: tuple[str, ...]) -> None:
         click.echo(f"vcenter-eam: gone, by the snapshot: {', '.join(keys)}", err=True)
 
-    def trouble(error: PluginError) -> None:
-        click.echo(f"vcenter-eam: {error} Trying again.", err=True)
-
-    consumer = Consumer(settings, show, queue=queue, on_dropped=dropped, on_trouble=trouble)
-    failures: list[BaseException] = []
-    with until_stopped() as stop:
-
-        def listen() -> None:
-            try:
-                consumer.run()
-            except (PluginError, OSError) as exc:  # OSError: nobody reads our output any more
-                failures.append(exc)
-            finally:
-                stop.set()
-
-        listening = gevent.spawn(listen)
-        gevent.wait([consumer.ready, stop], count=1)
-        if not stop.is_set():
-            click.echo(f"vcenter-eam: listening at {settings.name(0)}", err=True)
-        stop.wait()
-        if not consumer.stop():
-            listening.kill(timeout=1)
-    if failures:
-        raise failures[0]
+    consumer = Consumer(settings, show, queue=queue, on_dropped=dropped, on_trouble=tell_trouble)
+    listen_until_stopped(consumer, consumer.ready, settings.name(0))

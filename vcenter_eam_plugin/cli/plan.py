@@ -27,6 +27,6 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
         click.echo(json.dumps(answer))
         return
     for plan in answer["plans"]:
-        show_preview(plan)
+        show_preview(plan, "plan")
         if plan["closed"]:
             click.echo(clean(f"  none of it is done: {plan['closed']}."))

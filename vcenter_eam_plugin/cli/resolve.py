@@ -26,5 +26,7 @@ def command(host: str | None, everything: bool, paths: tuple[Path, ...], vcenter
 
     Example: vcenter-eam resolve esx-01.example
     """
+    if bool(host) == everything:
+        raise click.UsageError("Name a HOST, or give --all.")
     request = {"operation": "resolve", "target": host or "", "everything": everything}
     operate(paths, vcenter, request, **consent)

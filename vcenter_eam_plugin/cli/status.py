@@ -44,7 +44,10 @@ _REST = 10.0
     help="Hosts in this state alone; may be repeated.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="List every host; else of more than 60 those that are not ACTIVE."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="List every host; else of more than 60 those with something to say: not ACTIVE, or a rule is broken.",
 )
 @click.option("--watch", is_flag=True, help="Go on, drawn anew in place, until Ctrl-C.")
 @service_options

@@ -17,7 +17,8 @@ from rich.text import Text
 from vcenter_eam_plugin.cli.text import clean
 
 MOST_LISTED = 60
-"""Hosts: of more than this only those that are not ACTIVE are listed, unless all are asked for."""
+"""Hosts: of more than this only those are listed that are not ACTIVE, or where a rule is broken, unless all are asked
+for."""
 
 _COLOURS = {"ACTIVE": "green", "MAINTENANCE": "cyan", "STANDBY": "cyan", "DEPLOYING": "yellow", "STARTING": "yellow"}
 """The others are red: no vRouter, and something to look at."""
@@ -43,7 +44,7 @@ def status(seen: Seen, now: float, *, everything: bool = False) -> Group:
     parts: list[RenderableType] = [*_loop(seen.loop), *(line for each in seen.vcenters for line in _vcenter(each))]
     for (vcenter, cluster), hosts in _by_cluster(seen.hosts).items():
         several = f"{vcenter}: " if len(seen.vcenters) > 1 else ""
-        listed = hosts if every else [host for host in hosts if host["state"] != "ACTIVE"]
+        listed = hosts if every else [host for host in hosts if host["state"] != "ACTIVE" or host["violations"]]
         parts += ["", Text(clean(f"{several}{cluster}: {counts(hosts)}"), style="bold")]
         if listed:
             parts.append(_table(listed, waiting.get(vcenter, {}), now))
@@ -119,6 +120,10 @@ def _vcenter(each: Mapping[str, Any]) -> Iterator[RenderableType]:
     agency = each.get("agency")
     yield Text(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {states}"))
     yield Text(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
+    if each.get("ovf_url"):
+        yield Text(clean(f"  EAM fetches the ContrailVM from {each['ovf_url']}"))
+    if each.get("retreat"):
+        yield Text(clean(f"  in retreat, until vcenter-eam return: {', '.join(each['retreat'])}"), style="yellow")
     for name, source in each.get("sources", {}).items():
         if not source["live"]:
             reason = f": {source['why']}" if source["why"] else ""

@@ -207,12 +207,16 @@ class AgencyFacts:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
-    """A datastore or network that a host could use for agent VMs. ``free_bytes`` is 0 for networks."""
+    """A datastore or network that a host could use for agent VMs. ``free_bytes`` is 0 for networks.
+
+    ``in_maintenance``: it is in maintenance mode, or entering it.
+    """
 
     moref: str
     name: str
     free_bytes: int = 0
     accessible: bool = True
+    in_maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,3 +228,5 @@ class HostChoices:
     networks: tuple[SettingsChoice, ...]
     agent_datastore: str | None
     agent_network: str | None
+    name: str = ""
+    """Of the host."""

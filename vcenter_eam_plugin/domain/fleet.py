@@ -242,6 +242,11 @@ class Fleet:
         self._notes[host] = text
         return self._derive({host})
 
+    def path_of(self, compute_resource: str) -> str:
+        """Of a cluster or a standalone host in the inventory; its moref for one that is not there (any more)."""
+        facts = self.compute_resources.get(compute_resource)
+        return facts.path if facts is not None else compute_resource
+
     def violations(self, host: str) -> tuple[Violation, ...]:
         """Rules that were last seen broken on a host."""
         return self._violations.get(host, ())

@@ -158,7 +158,9 @@ def _issue_reason(e: Evidence) -> str:
 def _connection_reason(e: Evidence) -> str:
     if e.host is None:
         return "the host is not in the inventory"
-    return "host disconnected" if e.host.connection is ConnectionState.DISCONNECTED else "host not responding"
+    if e.host.connection is ConnectionState.DISCONNECTED:
+        return "host disconnected: connect it again in vCenter"
+    return "host not responding: see why vCenter cannot reach it"
 
 
 def _maintenance_reason(e: Evidence) -> str:

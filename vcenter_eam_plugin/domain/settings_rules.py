@@ -2,8 +2,8 @@
 """Which datastore and network a new host gets as its Agent VM settings.
 
 A rule is a shell pattern over names; the first rule that matches anything wins. Among the matching
-datastores the one with most free space is taken, because agents deployed at once must not fill one; among
-networks the first by name, so that every host of a cluster gets the same.
+datastores the one with most free space is taken, because agents deployed at once must not fill one, and one in
+maintenance only if there is no other; among networks the first by name, so that every host of a cluster gets the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def decide_settings(choices: HostChoices, rules: SettingsRules) -> SettingsDecis
     missing: list[str] = []
     if choices.agent_datastore is None:
         usable = [c for c in choices.datastores if c.accessible]
-        datastore = _first_match(sorted(usable, key=lambda c: (-c.free_bytes, c.name)), rules.datastores)
+        datastore = _first_match(
+            sorted(usable, key=lambda c: (c.in_maintenance, -c.free_bytes, c.name)), rules.datastores
+        )
         if datastore is None:
             missing.append(_nothing_fits("datastore", rules.datastores, choices.datastores))
     if choices.agent_network is None:
@@ -63,6 +65,11 @@ def unusable_settings(choices: HostChoices) -> str:
     if choices.agent_network is not None and choices.agent_network not in {c.moref for c in choices.networks}:
         return f"the host's Agent VM network ({choices.agent_network}) is not on the host; set another"
     return ""
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a rule would have any of its patterns for that name."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _first_match(choices: Sequence[SettingsChoice], patterns: Sequence[str]) -> SettingsChoice | None:

@@ -149,6 +149,28 @@ RULES: tuple[tuple[str, Callable[[Sight], str]], ...] = (
 )
 """Name on the bus, and the rule: it returns what was seen, or an empty text."""
 
+ADVICE: Mapping[str, str] = {
+    "late_power_on_after_maintenance": "See EAM's issues of this host, and that EAM runs and can log in to vCenter.",
+    "exit_maintenance_hangs": "See that EAM runs and can log in to vCenter, and its issues of this host.",
+    "agent_vm_on_other_host": "Move it back by hand, as somebody with EAM.Modify: nobody else may.",
+    "ha_restarted_elsewhere": "Bring the host back, then move the ContrailVM back to it, as somebody with EAM.Modify; "
+    "unless a failover policy wants it so.",
+    "tenant_moved_to_unusable_host": "They have no network: move them to a host whose ContrailVM is ACTIVE.",
+    "tenants_on_unusable_host": "They have no network until this ContrailVM is ACTIVE: move them to a host where it "
+    "is, or see what this one waits for.",
+    "dpm_agent_off_before_tenants": "They have no network until they have left: see what keeps them, or wake the host.",
+    "agent_not_first_after_restart": "They have no network until the ContrailVM is up; if it stays off, see EAM's "
+    "issues of this host.",
+    "slots_count_agents": "HA reserves too much, so vCenter may refuse to power VMs on: have admission control reserve "
+    "a percentage instead of slots, and report it to VMware.",
+}
+"""What a person can do about each, by its name; the service itself does nothing about them."""
+
+
+def advice(name: str) -> str:
+    """What to do about a broken rule; empty for one that another release named."""
+    return ADVICE.get(name, "")
+
 
 def broken_rules(sight: Sight) -> tuple[Violation, ...]:
     """Every rule that is seen broken on this host now."""

@@ -11,7 +11,7 @@ The reader splits at the colon, so IPv6 addresses cannot be in it. Facts: contra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
@@ -104,24 +104,26 @@ def merge(text: str, ours: Mapping[str, Line], hosts: Collection[MapHost], compl
     return Merged("".join(lines), kept, tuple(contradictions))
 
 
-def _wanted(hosts: Iterable[MapHost], ours: Mapping[str, Line]) -> dict[str, Line]:
+def _wanted(hosts: Collection[MapHost], ours: Mapping[str, Line]) -> dict[str, Line]:
     """Left side -> line. What two hosts would have is left out: whichever stood there would be wrong for one."""
     wanted: dict[str, Line] = {}
     twice: set[str] = set()
+    known = {host.address for host in hosts if host.address}
     for host in hosts:
         if not is_ipv4(host.vrouter):
             continue
         line = Line(str(host.vrouter), host.key)
-        for left in _lefts(host, ours):
+        for left in _lefts(host, ours, known):
             if left in wanted:
                 twice.add(left)
             wanted[left] = line
     return {left: line for left, line in wanted.items() if left not in twice}
 
 
-def _lefts(host: MapHost, ours: Mapping[str, Line]) -> set[str]:
+def _lefts(host: MapHost, ours: Mapping[str, Line], known: Collection[str]) -> set[str]:
+    """``known`` are addresses that hosts have now: one of them is no longer that of a host that had it before."""
     if host.address is None:
-        addresses = {left for left, line in ours.items() if line.key == host.key and is_ipv4(left)}
+        addresses = {left for left, line in ours.items() if line.key == host.key and is_ipv4(left)}.difference(known)
     else:
         addresses = {host.address}
     return {left for left in {host.name, *addresses} if left and ":" not in left and left == left.strip()}

@@ -8,6 +8,7 @@ Not promised: validation against the schema; vCenter's import has the last word.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +28,8 @@ MOST_REFERENCES = 10_000
 """Files and chunks of files. DSP0243 numbers chunks with nine digits; no tool makes so many."""
 _NAME_BYTES = 255
 """No file system of ours has longer names, and asking one for them is an error of its own."""
+_DIGITS = 20
+"""Of a number of bytes: more than 64 bits hold is none."""
 _SHOWN = 100
 """Characters of a name that are quoted."""
 
@@ -75,6 +78,28 @@ class Descriptor:
     def required_properties(self) -> tuple[str, ...]:
         """Keys that EAM must be given a value for: it refuses to deploy when one is missing (EAM API reference)."""
         return tuple(item.key for item in self.properties if item.user_configurable)
+
+    @property
+    def file_bytes(self) -> int:
+        """Of all files together, as far as it says: less than that no deployed VM takes."""
+        return sum(reference.size or 0 for reference in self.references)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of all disks when full, as far as their capacity is understood: what a thick-provisioned VM takes."""
+        return sum(map(_capacity, self.disks))
+
+
+_MULTIPLES = re.compile(r"bytes?( \* (2|10)\^(\d{1,2}))?")
+"""Units as DSP0004 writes them (annex C.1): ``byte * 2^30``."""
+
+
+def _capacity(disk: Disk) -> int:
+    """In bytes; 0 for a capacity that a property is to give, or that is written otherwise."""
+    found = _MULTIPLES.fullmatch(" ".join(disk.units.replace("*", " * ").split()) or "byte")
+    if found is None or not (disk.capacity.isascii() and disk.capacity.isdigit() and len(disk.capacity) < _DIGITS):
+        return 0
+    return int(disk.capacity) * (int(found[2]) ** int(found[3]) if found[1] else 1)
 
 
 def parse_descriptor(text: bytes, where: str) -> Descriptor:
@@ -168,7 +193,7 @@ class _Reader:
         text = self._get(item, name)
         if not text:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 20):
+        if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
             raise OvfError(
                 f"The OVF descriptor {self._where} has a file whose {name} is {text[:40]!r}, no number of bytes."
             )

@@ -14,18 +14,22 @@ from vcenter_eam_plugin import host_spec_file
 from vcenter_eam_plugin.config import Configuration, DefaultsConfig, VCenterUnit
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.ovf.certificate import read_certificate
+from vcenter_eam_plugin.ovf.descriptor import Descriptor
 from vcenter_eam_plugin.ovf.package import open_package
 from vcenter_eam_plugin.ovf.probe import Trust, probe
 from vcenter_eam_plugin.preflight.finding import Finding, Subject
 
 
-def look(configuration: Configuration) -> Iterator[Finding]:
-    """What can be said without any server but an external one for the OVF package."""
+def look(configuration: Configuration, packages: dict[str, Descriptor]) -> Iterator[Finding]:
+    """What can be said without any server but an external one for the OVF package.
+
+    ``packages`` is given what each vCenter, by its name, is to deploy, as far as it can be read.
+    """
     here = Subject("this machine")
     yield _state_directory(here, configuration.defaults.state_directory)
     for unit in configuration.vcenters:
         about = Subject(f"OVF package of {unit.name}")
-        yield from _package(about, configuration.defaults, unit)
+        yield from _package(about, configuration.defaults, unit, packages)
         if unit.eam.host_spec_file is not None:
             yield _host_spec(Subject(f"host specification of {unit.name}"), unit)
 
@@ -62,7 +66,9 @@ _DIRECTORY_REMEDY = (
 )
 
 
-def _package(about: Subject, defaults: DefaultsConfig, unit: VCenterUnit) -> Iterator[Finding]:
+def _package(
+    about: Subject, defaults: DefaultsConfig, unit: VCenterUnit, packages: dict[str, Descriptor]
+) -> Iterator[Finding]:
     eam = unit.eam
     if eam.ovf_url:
         trust = Trust(read_certificate(eam.ovf_certificate) if eam.ovf_certificate else None, unit.vcenter.vc_ca_certs)
@@ -71,6 +77,7 @@ def _package(about: Subject, defaults: DefaultsConfig, unit: VCenterUnit) -> Ite
         except PluginError as exc:
             yield about.refused("package", exc)
         else:
+            packages[unit.name] = descriptor
             yield about.passed("package", f"{eam.ovf_url} is served, with {len(descriptor.references)} file(s)")
         yield from _reachable(about, urlsplit(eam.ovf_url).hostname or "", unit, "ovf_url")
         return
@@ -86,6 +93,7 @@ def _package(about: Subject, defaults: DefaultsConfig, unit: VCenterUnit) -> Ite
     except PluginError as exc:
         yield about.refused("package", exc, "Put the package's files as they were published into place.")
         return
+    packages[unit.name] = package.about
     yield about.passed("package", f"{eam.ovf_package}: descriptor, {len(package.files)} file(s) and digests are right")
     missing = sorted(set(package.about.required_properties()) - {key for key, _ in eam.ovf_properties})
     if missing:

@@ -21,13 +21,15 @@ from vcenter_eam_plugin.domain.errors import (
     PrivilegeMissing,
 )
 from vcenter_eam_plugin.domain.facts import AgencyFacts, ComputeResourceFacts
-from vcenter_eam_plugin.domain.host_spec import HostIdentity, HostSpecs
+from vcenter_eam_plugin.domain.host_spec import HostSpecs
 from vcenter_eam_plugin.domain.ownership import judge, owner_of
-from vcenter_eam_plugin.domain.settings_rules import SettingsRules, decide_settings, unusable_settings
+from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.eam.client import EamClient
+from vcenter_eam_plugin.ovf.descriptor import Descriptor
+from vcenter_eam_plugin.preflight import agent_vm_settings
 from vcenter_eam_plugin.preflight.finding import Finding, Subject
 from vcenter_eam_plugin.unit import session_settings
-from vcenter_eam_plugin.vsphere import host_settings, privileges, scope
+from vcenter_eam_plugin.vsphere import privileges, scope
 from vcenter_eam_plugin.vsphere.properties import read_objects
 from vcenter_eam_plugin.vsphere.session import Session
 
@@ -37,18 +39,14 @@ SKEW_WARN_SECONDS = 5.0
 """Messages carry our time and logs vCenter's: more apart, and a person who compares them is misled."""
 SKEW_FAIL_SECONDS = 300.0
 """At which certificates and tokens begin to be refused."""
-NAMED_HOSTS = 5
-"""Hosts that a sentence names; the others are counted."""
-AFTER_LOGIN = ("clock", "privileges", "EAM", "clusters", "Agent VM settings", "own endpoints")
-
-Progress = Callable[[int, int], None]
-"""Called with how many hosts were looked at, of how many."""
+AFTER_LOGIN = ("clock", "privileges", "EAM", "clusters", *agent_vm_settings.CHECKS, "own endpoints")
 
 
 def look(
-    configuration: Configuration, unit: VCenterUnit, *, wall_clock: Callable[[], float], progress: Progress
+    configuration: Configuration, unit: VCenterUnit, package: Descriptor | None, *, wall_clock: Callable[[], float]
 ) -> Iterator[Finding]:
-    """Everything about one vCenter. ``wall_clock`` gives POSIX seconds."""
+    """Everything about one vCenter. ``package`` is what is to be deployed there, if it could be read; ``wall_clock``
+    gives POSIX seconds."""
     about = Subject(f"vCenter {unit.name}")
     host, port = unit.vcenter.vc_host, unit.vcenter.vc_port
     trouble = _reach(host, port)
@@ -66,7 +64,7 @@ def look(
             for check in (*(("login",) if failed == "certificate" else ()), *AFTER_LOGIN):
                 yield about.skipped(check, f"{failed} failed")
             return
-        yield from _Looked(about, configuration, unit, session, wall_clock, progress).findings()
+        yield from _Looked(about, configuration, unit, session, package, wall_clock).findings()
 
 
 class _Reached:
@@ -144,15 +142,17 @@ class _Looked:
         configuration: Configuration,
         unit: VCenterUnit,
         session: Session,
+        package: Descriptor | None,
         wall_clock: Callable[[], float],
-        progress: Progress,
     ) -> None:
         self._about = about
         self._configuration = configuration
         self._unit = unit
         self._session = session
+        self._package = package
         self._wall_clock = wall_clock
-        self._progress = progress
+        self._deployed = True
+        """Unless EAM says that there is no agency of ours."""
         self._acts = unit.eam.mode is Mode.ACT
 
     def findings(self) -> Iterator[Finding]:
@@ -163,7 +163,7 @@ class _Looked:
             chosen = scope.resolve(self._session, self._unit.eam.clusters)
         except PluginError as exc:
             yield self._about.refused("clusters", exc, "Name clusters by their inventory path, /DC0/host/ClusterA.")
-            for check in ("Agent VM settings", "own endpoints"):
+            for check in (*agent_vm_settings.CHECKS, "own endpoints"):
                 yield self._about.skipped(check, "clusters failed")
             return
         hosts = sum(len(each.hosts) for each in chosen)
@@ -261,6 +261,7 @@ class _Looked:
                 "already, all is well.",
             )
         elif found.ours is None:
+            self._deployed = False
             yield self._about.passed("agency", f"there is no {name} yet; it is created in mode act")
         else:
             yield self._about.passed("agency", f"{name} is ours, {found.ours.status.value}")
@@ -282,64 +283,28 @@ class _Looked:
     # --- hosts --------------------------------------------------------------------------------------------
 
     def _settings(self, chosen: Sequence[ComputeResourceFacts]) -> Iterator[Finding]:
-        check = "Agent VM settings"
+        eam = self._unit.eam
         try:
-            specs = self._host_specs()
-            uncovered = self._uncovered(chosen, specs)
+            yield from agent_vm_settings.look(
+                self._about,
+                self._session,
+                chosen,
+                SettingsRules(eam.agent_vm_datastore, eam.agent_vm_network),
+                self._host_specs(),
+                self._package,
+                deployed=self._deployed,
+            )
         except PluginError as exc:
-            yield self._about.refused(check, exc)
-            return
-        total = sum(len(each.hosts) for each in chosen)
-        if not uncovered:
-            yield self._about.passed(check, f"set, or covered by a rule, on all {total} host(s)")
-            return
-        named = "; ".join(f"{name}: {why}" for name, why in uncovered[:NAMED_HOSTS])
-        more = f"; and {len(uncovered) - NAMED_HOSTS} more" if len(uncovered) > NAMED_HOSTS else ""
-        yield self._about.failed(
-            check,
-            f"{len(uncovered)} of {total} host(s) would be BLOCKED: {named}{more}",
-            "Give rules that match (agent_vm_datastore, agent_vm_network, or the host specification), or set them in "
-            "vCenter: host, Configure, Agent VM Settings.",
-        )
+            first, *others = agent_vm_settings.CHECKS
+            yield self._about.refused(first, exc)
+            for check in others:
+                yield self._about.skipped(check, f"{first} failed")
 
     def _host_specs(self) -> HostSpecs:
         eam = self._unit.eam
         if eam.host_spec_file is None:
             return HostSpecs(vm_name_format=eam.vm_name_format)
         return host_spec_file.load(eam.host_spec_file, vm_name_format=eam.vm_name_format)
-
-    def _uncovered(self, chosen: Sequence[ComputeResourceFacts], specs: HostSpecs) -> list[tuple[str, str]]:
-        """Hosts that get no ContrailVM as things are, and why: a read for all, one more for each that lacks some."""
-        parents = {host: each for each in chosen for host in each.hosts}
-        read = read_objects(
-            self._session,
-            vim.HostSystem,
-            parents,
-            ["name", "summary.config.agentVmDatastore", "summary.config.agentVmNetwork"],
-        )
-        unset = [moref for moref, found in read.items() if len(found.props) < _ALL_SET]
-        uncovered = []
-        rules = SettingsRules(self._unit.eam.agent_vm_datastore, self._unit.eam.agent_vm_network)
-        for number, moref in enumerate(unset):
-            self._progress(number, len(unset))
-            name, parent = str(read[moref].props["name"]), parents[moref]
-            identity = HostIdentity(
-                key=f"{moref}.{self._session.instance_uuid}",
-                name=name,
-                cluster=parent.name,
-                datacenter=parent.datacenter,
-                vcenter=self._session.settings.host,
-            )
-            choices = host_settings.read_choices(self._session, moref)
-            try:
-                decision = decide_settings(choices, specs.for_host(identity).settings_rules(rules))
-            except ConfigurationError as exc:  # this host's entry is refused; the others go on
-                uncovered.append((name, exc.message))
-                continue
-            why = unusable_settings(choices) or "; ".join(decision.missing)
-            if why:
-                uncovered.append((name, why))
-        return sorted(uncovered)
 
     # --- ourselves ----------------------------------------------------------------------------------------
 
@@ -385,6 +350,4 @@ class _Looked:
                 yield "ZooKeeper", address.host
 
 
-_ALL_SET = 3
-"""Properties of a host whose settings are complete: its name and the two."""
 _PACKAGE_ISSUES = frozenset({"CannotAccessAgentOVF", "CertificateNotTrusted", "OvfInvalidFormat"})

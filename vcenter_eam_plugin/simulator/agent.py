@@ -493,7 +493,7 @@ class Agent(EamObject):
         ):
             self._ready()  # the world changed meanwhile: look again
             return
-        if not datastore.get("summary.accessible"):
+        if not datastore.usable_on(self.host):
             self._ready(Problem("VmNotDeployed"))  # vCenter's clone or import fails, and EAM says no more than that
             return
         if datastore.free < package.disk_bytes:

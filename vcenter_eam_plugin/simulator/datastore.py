@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated datastores: capacity, free space, and the hosts that mount them.
 
-Not promised: files, browsing, storage clusters, policies.
+Not promised: files, browsing, storage clusters, policies; that anything leaves a datastore in maintenance, or is
+refused there, which belongs to storage clusters.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Datastore(ManagedEntity):
         self.free = free
         self.shared = shared
         self.accessible = True
+        self.maintenance = vim.Datastore.Summary.MaintenanceModeState.normal
         self.hosts: dict[str, ManagedEntity] = {}
+        self.unmounted: set[str] = set()
+        """Hosts that list it and have it unmounted."""
 
     @property
     def url(self) -> str:
@@ -48,10 +52,10 @@ class Datastore(ManagedEntity):
             capacity=long(self.capacity),
             freeSpace=long(self.free),
             uncommitted=long(0),
-            accessible=self.accessible,
+            accessible=self.accessible and not self.hosts.keys() <= self.unmounted,
             multipleHostAccess=len(self.hosts) > 1,
             type="VMFS",
-            maintenanceMode="normal",
+            maintenanceMode=self.maintenance,
         )
 
     def prop_info(self) -> Any:
@@ -66,7 +70,12 @@ class Datastore(ManagedEntity):
 
     def prop_host(self) -> Any:
         def mount(host: ManagedEntity) -> Any:
-            info = vim.host.MountInfo(path=self.url, accessMode="readWrite", mounted=True, accessible=self.accessible)
+            info = vim.host.MountInfo(
+                path=self.url,
+                accessMode="readWrite",
+                mounted=host.moid not in self.unmounted,
+                accessible=self.usable_on(host),
+            )
             return vim.Datastore.HostMount(key=host.ref, mountInfo=info)
 
         return vim.Datastore.HostMount.Array([mount(host) for host in self.hosts.values()])
@@ -74,6 +83,24 @@ class Datastore(ManagedEntity):
     def prop_vm(self) -> Any:
         vms = (vm for host in self.hosts.values() for vm in getattr(host, "vms", {}).values())
         return refs(vim.VirtualMachine, (vm for vm in vms if vm.datastore_object is self))
+
+    def usable_on(self, host: ManagedEntity) -> bool:
+        """Whether a host can write to it."""
+        return self.accessible and host.moid not in self.unmounted
+
+    def unmount(self, host: ManagedEntity, off: bool) -> None:
+        """Unmount it on a host, which goes on listing it, or mount it again. ``ResourceInUse`` while VMs are there."""
+        if off and any(vm.datastore_object is self for vm in getattr(host, "vms", {}).values()):
+            raise vim.fault.ResourceInUse(type=vim.Datastore, name=self.name)
+        (self.unmounted.add if off else self.unmounted.discard)(host.moid)
+        self.touch("host")
+        self.touch("summary.accessible")
+
+    def set_maintenance(self, on: bool) -> None:
+        """Be in maintenance mode, or not any more."""
+        states = vim.Datastore.Summary.MaintenanceModeState
+        self.maintenance = states.inMaintenance if on else states.normal
+        self.touch("summary.maintenanceMode")
 
     def take(self, size: int) -> None:
         """Use space; a negative size gives it back."""

@@ -44,6 +44,7 @@ VERBS = frozenset(
         "clone_vm",
         "corrupt",
         "crash",
+        "datastore_maintenance",
         "destroy",
         "disable_cluster",
         "disconnect",
@@ -68,6 +69,7 @@ VERBS = frozenset(
         "recover_datastore",
         "restore_agency",
         "thaw_eam",
+        "unmount_datastore",
         "update_esxi",
         "remove_cluster",
         "remove_host",
@@ -407,6 +409,18 @@ class Stimuli:
         found = self.find(Datastore, datastore)
         self._note("recover_datastore", found)
         found.set_accessible(True)
+
+    def unmount_datastore(self, host: HostSystem | str, datastore: Datastore | str, off: bool = True) -> None:
+        """A host that lists a datastore has it unmounted, or mounts it again; not while VMs of the host are on it."""
+        found = self.find(HostSystem, host)
+        self._note("unmount_datastore", found)
+        self._of(found.datastores, datastore).unmount(found, off)
+
+    def datastore_maintenance(self, datastore: Datastore | str, on: bool = True) -> None:
+        """A datastore enters maintenance mode, or leaves it."""
+        found = self.find(Datastore, datastore)
+        self._note("datastore_maintenance", found)
+        found.set_maintenance(on)
 
     # EAM ----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import msgspec
 from vcenter_eam_plugin.audit import Kind
 from vcenter_eam_plugin.domain.issues import Policy, Radius
 from vcenter_eam_plugin.domain.requests import Operation, Request
-from vcenter_eam_plugin.domain.status import ContrailVm, State
+from vcenter_eam_plugin.domain.status import ContrailVm, State, Violation
 from vcenter_eam_plugin.domain.upgrade import Upgrade
 
 JSON = "application/json"
@@ -116,6 +116,10 @@ class VCenterStatus(msgspec.Struct, frozen=True, kw_only=True):
     publisher: Link | msgspec.UnsetType = msgspec.UNSET
     waiting: dict[str, tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
     """By host (moref), or ``agency``: why something is not done yet."""
+    ovf_url: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Where EAM fetches the ContrailVM from: what the agency was told."""
+    retreat: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Paths of the clusters that were drained, until they are called back."""
 
 
 class LoopHold(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +182,12 @@ class IssueExplained(msgspec.Struct, frozen=True, kw_only=True):
     advice: str
 
 
+class ViolationExplained(Violation, frozen=True, kw_only=True):
+    """A rule that is seen broken, and what a person can do about it."""
+
+    advice: str
+
+
 class StepPlanned(msgspec.Struct, frozen=True, kw_only=True):
     """What the service would do, and the most it touches."""
 
@@ -201,6 +211,7 @@ class OneHost(Host, frozen=True, kw_only=True):
     """Everything about one host."""
 
     settings: SettingsShown
+    violations: tuple[ViolationExplained, ...]
     issues: tuple[IssueExplained, ...]
     plan: HostPlan
 
@@ -220,6 +231,7 @@ class EventShown(msgspec.Struct, frozen=True, kw_only=True):
     result: str
     state: str
     issues: tuple[str, ...]
+    rules: tuple[str, ...]
     found: bool
 
 

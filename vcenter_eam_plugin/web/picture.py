@@ -19,8 +19,9 @@ from vcenter_eam_plugin.domain.facts import EamStatus, IssueFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
 from vcenter_eam_plugin.domain.issues import IssueType, issue_type
 from vcenter_eam_plugin.domain.operations import describe, resolve_steps
-from vcenter_eam_plugin.domain.status import ContrailVm, State
+from vcenter_eam_plugin.domain.status import ContrailVm, State, Violation
 from vcenter_eam_plugin.domain.upgrade import Upgrade
+from vcenter_eam_plugin.domain.violations import advice
 from vcenter_eam_plugin.history import Entry
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.service import Service
@@ -51,11 +52,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster, or one standalone host, with its hosts by name."""
+    """One cluster, or one standalone host, with its hosts by name. Two datacenters may have one of the same name."""
 
     vcenter: str
     moref: str
     name: str
+    datacenter: str
     hosts: tuple[ContrailVm, ...]
     counts: tuple[tuple[State, int], ...]
     retreat: bool
@@ -102,6 +104,8 @@ class HostPicture:
     status: ContrailVm
     lines: tuple[Entry, ...]
     issues: tuple[tuple[IssueType, str, bool], ...]
+    broken: tuple[tuple[Violation, str], ...]
+    """Rules, each with what to do."""
     planned: tuple[tuple[str, str], ...]
     waiting: tuple[str, ...]
     settings: Mapping[str, str]
@@ -205,6 +209,7 @@ def clusters(unit: Unit, wanted: Wanted) -> Iterator[Cluster]:
             unit.name,
             moref,
             members[0].esxi.cluster or moref,
+            members[0].esxi.datacenter,
             tuple(shown),
             tuple((state, counts[state]) for state in FACES if counts[state]),
             moref in fleet.retreat,
@@ -212,8 +217,16 @@ def clusters(unit: Unit, wanted: Wanted) -> Iterator[Cluster]:
 
 
 def troubles(units: Iterable[Unit]) -> tuple[list[tuple[str, ContrailVm]], int]:
-    """Hosts that need somebody, the worst first, and how many more there are than are listed."""
-    found = [(unit.name, status) for unit in units for status in statuses(unit) if status.state in NEEDS_SOMEBODY]
+    """Hosts that need somebody, the worst first, and how many more there are than are listed.
+
+    A broken rule needs somebody whatever the state: HA that counts ContrailVMs leaves all of them ACTIVE.
+    """
+    found = [
+        (unit.name, status)
+        for unit in units
+        for status in statuses(unit)
+        if status.state in NEEDS_SOMEBODY or status.violations
+    ]
     found.sort(key=lambda each: (WORST_FIRST.index(each[1].state), each[0], by_name(each[1])))
     return found[:MOST_TROUBLES], max(len(found) - MOST_TROUBLES, 0)
 
@@ -275,8 +288,9 @@ def host_picture(service: Service, vcenter: str, moref: str) -> HostPicture:
     solvable = _solvable(fleet, moref)
     issues = tuple((issue_type(each.type), each.description, each.type in solvable) for each in status.eam.issues)
     planned, waiting = _planned(unit.pipeline, moref)
+    broken = tuple((each, advice(each.name)) for each in status.violations)
     return HostPicture(
-        unit, status, service.history.lines(vcenter, moref), issues, planned, waiting, _settings(fleet, moref)
+        unit, status, service.history.lines(vcenter, moref), issues, broken, planned, waiting, _settings(fleet, moref)
     )
 
 

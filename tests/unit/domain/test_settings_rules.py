@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -35,6 +36,14 @@ def test_among_the_matching_datastores_the_one_with_most_free_space() -> None:
     """Agents deployed at once must not fill one; one that is not accessible is none."""
     decision = decide_settings(choices(), SettingsRules(("local-*",), ("fab-*",)))
     assert (decision.datastore, decision.network, decision.missing) == (LARGE, FABRIC_A, ())
+
+
+def test_one_in_maintenance_is_taken_only_if_there_is_no_other() -> None:
+    """S09: it may be that nothing can be deployed there."""
+    resting = replace(LARGE, in_maintenance=True)
+    rules = SettingsRules(("local-*",), ("*",))
+    assert decide_settings(choices(datastores=(SMALL, resting)), rules).datastore == SMALL
+    assert decide_settings(choices(datastores=(resting,)), rules).datastore == resting
 
 
 def test_the_first_rule_that_matches_anything_wins() -> None:

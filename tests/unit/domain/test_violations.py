@@ -15,7 +15,7 @@ from vcenter_eam_plugin.domain.facts import (
     VmPower,
 )
 from vcenter_eam_plugin.domain.status import State
-from vcenter_eam_plugin.domain.violations import HANGS_SECONDS, LATE_SECONDS, RULES, Sight, broken_rules
+from vcenter_eam_plugin.domain.violations import ADVICE, HANGS_SECONDS, LATE_SECONDS, RULES, Sight, advice, broken_rules
 
 HOST = HostFacts(
     "host-1", "esx-1", "domain-1", ConnectionState.CONNECTED, HostPower.POWERED_ON, StandbyMode.NONE, False
@@ -80,3 +80,9 @@ def test_each_rule_is_named_when_it_is_broken(name: str) -> None:
 def test_what_is_right_is_no_violation(sight: Sight) -> None:
     """S10-S16: silence where being off is right."""
     assert broken_rules(sight) == ()
+
+
+def test_every_rule_says_what_a_person_can_do() -> None:
+    """S11 to S16, bug: an operator read what was broken, and nowhere what to do about it."""
+    assert list(ADVICE) == [name for name, _ in RULES]
+    assert advice("of_another_release") == ""

@@ -83,6 +83,13 @@ def test_a_host_whose_name_is_not_resolved_now_keeps_the_line_of_its_address() -
     assert moved.text == BOTH.replace("10.1.0.1", "10.1.0.99")
 
 
+def test_an_address_that_another_host_has_now_is_that_hosts() -> None:
+    """Bug: while the name of the one that had it was not resolved, both were left without that line for one look."""
+    merged = after(host(1))
+    again = after(host(1, address=None), host(2, address="10.0.0.1"), text=merged.text, ours=merged.ours)
+    assert again.text == "10.0.0.1:10.1.0.2\nesx-1:10.1.0.1\nesx-2:10.1.0.2\n"
+
+
 def test_a_host_that_is_renamed_loses_the_line_of_its_old_name() -> None:
     merged = after(host(1))
     again = after(host(1, name="new"), text=merged.text, ours=merged.ours)

@@ -56,6 +56,34 @@ def test_every_host_has_shared_and_local_storage_and_networks() -> None:
     assert datastore.get("summary.multipleHostAccess") is True
 
 
+def test_a_datastore_is_unmounted_on_one_host_and_still_listed_there() -> None:
+    """As vSphere does it: the mount says so, and a host with VMs there keeps it."""
+    lab = Lab(hosts=2)
+    first, second = lab.vcenter.hosts()
+    shared = lab.vcenter.datacenters()[0].shared_datastores[0]
+    lab.do.unmount_datastore(first, "shared-dc0")
+    state = {each.key: (each.mountInfo.mounted, each.mountInfo.accessible) for each in shared.get("host")}
+    assert state == {first.ref: (False, False), second.ref: (True, True)}
+    assert shared.ref in list(first.get("datastore"))
+    assert shared.get("summary.accessible") is True
+    lab.do.unmount_datastore(second, "shared-dc0")
+    assert shared.get("summary.accessible") is False, "of no host"
+    lab.do.unmount_datastore(first, "shared-dc0", False)
+    lab.do.add_tenant(first)
+    with pytest.raises(vim.fault.ResourceInUse):
+        lab.do.unmount_datastore(first, "shared-dc0")
+
+
+def test_a_datastore_is_put_into_maintenance_and_taken_out() -> None:
+    lab = Lab(hosts=1)
+    shared = lab.vcenter.datacenters()[0].shared_datastores[0]
+    assert shared.get("summary.maintenanceMode") == "normal"
+    lab.do.datastore_maintenance(shared)
+    assert shared.get("summary.maintenanceMode") == "inMaintenance"
+    lab.do.datastore_maintenance(shared, False)
+    assert shared.get("summary.maintenanceMode") == "normal"
+
+
 def test_counts_that_make_no_sense_are_refused() -> None:
     """ValueError, before anything is built."""
     with pytest.raises(ValueError, match="negative"):
