@@ -119,6 +119,8 @@ def _vcenter(each: Mapping[str, Any]) -> Iterator[RenderableType]:
     agency = each.get("agency")
     yield Text(clean(f"{each['name']}: {each['vcenter']}, mode {each['mode']}, {leading}; {states}"))
     yield Text(clean(f"  agency {agency['moref']}, {agency['status']}" if agency else "  no agency"))
+    if each.get("doing"):
+        yield Text(clean(f"  {each['doing']}"), style="bold")
     for name, source in each.get("sources", {}).items():
         if not source["live"]:
             reason = f": {source['why']}" if source["why"] else ""
