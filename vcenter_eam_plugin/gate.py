@@ -9,7 +9,8 @@ from vcenter_eam_plugin.domain.errors import WrongState
 
 
 class Gate:
-    """Starts in observe mode unless told otherwise. ``is_leader`` is asked anew at every question.
+    """Starts in observe mode unless told otherwise. ``is_leader`` is asked anew at every question; ``leader`` names who
+    leads as far as is known, for people.
 
     ``paused`` is what was remembered from before, ``remember`` keeps it: an operator's pause must not end because a
     supervisor restarted us.
@@ -20,12 +21,14 @@ class Gate:
         *,
         act: bool,
         is_leader: Callable[[], bool],
+        leader: Callable[[], str] = lambda: "",
         paused: bool = False,
         remember: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._act = act
         self._paused = paused
         self._is_leader = is_leader
+        self._leader = leader
         self._remember = remember
 
     @property
@@ -64,7 +67,10 @@ class Gate:
             return "observe mode: nothing is changed until it is activated"
         if self._paused:
             return "paused by an operator"
-        return "" if self._is_leader() else "this instance does not lead"
+        if self._is_leader():
+            return ""
+        leader = self._leader()
+        return f"this instance does not lead; {leader} does" if leader else "this instance does not lead"
 
     def check(self) -> None:
         """Ask right before a write. Raises WrongState when nothing may be changed (any more)."""

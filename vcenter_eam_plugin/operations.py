@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -52,6 +53,7 @@ class Running:
 
     def __init__(self, shown: Preview) -> None:
         self.preview = shown
+        self.done = 0
         self.failed = 0
         self.ended = False
         self._events: list[dict[str, Any]] = []
@@ -253,28 +255,45 @@ class Operations:
 
     # --- changing -----------------------------------------------------------------------------------------
 
-    def activate(self, vcenter: str, who: str) -> list[dict[str, Any]]:
-        """Act from now on; returns what is done first, as it was planned a moment before."""
+    def activate(self, vcenter: str, who: str, *, why: str = "", digest: str | None = None) -> list[dict[str, Any]]:
+        """Act from now on; returns what is done first, as it was planned a moment before. ``why`` goes to the trail.
+
+        With ``digest``, that of one vCenter's plan as it was shown (empty: none was known), it raises PlanChanged when
+        that is not the plan any more. Nothing was changed then.
+        """
         units = [self._named(vcenter)] if vcenter else list(self._units)
+        if digest is not None and len(units) > 1:
+            raise UnknownTarget("A digest is of one vCenter's plan.", remedy="Name the vCenter by --vcenter.")
         first = self._plans_known(units)
         for unit in units:
-            self._switch(unit, "activate", unit.activate, who)
+            self._switch(unit, "activate", partial(self._activate, unit, digest, first), who, why)
         return first
 
-    def pause(self, vcenter: str, who: str) -> None:
-        """Stop acting; watching and publishing go on, and what EAM has begun it ends."""
-        for unit in [self._named(vcenter)] if vcenter else self._units:
-            self._switch(unit, "pause", unit.pause, who)
+    @staticmethod
+    def _activate(unit: Unit, digest: str | None, plans: Sequence[dict[str, Any]]) -> None:
+        if digest is not None and digest != (plans[0]["digest"] if plans else ""):
+            raise PlanChanged(
+                "Nothing was changed: what would be done first is not what was shown.",
+                remedy="Read the new plan, and ask again.",
+                preview=plans[0] if plans else None,
+            )
+        unit.activate()
 
-    def _switch(self, unit: Unit, verb: str, switch: Callable[[], None], who: str) -> None:
+    def pause(self, vcenter: str, who: str, *, why: str = "") -> None:
+        """Stop acting; watching and publishing go on, and what EAM has begun it ends. ``why`` goes to the trail."""
+        for unit in [self._named(vcenter)] if vcenter else self._units:
+            self._switch(unit, "pause", unit.pause, who, why)
+
+    def _switch(self, unit: Unit, verb: str, switch: Callable[[], None], who: str, why: str) -> None:
+        reason = f" ({why!r})" if why else ""
         try:
             switch()
         except PluginError as exc:
-            self._audit.warning("%s asked %s to %s, refused: %s", who, unit.name, verb, exc)
-            self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, result=f"refused: {exc}")
+            self._audit.warning("%s asked %s to %s%s, refused: %s", who, unit.name, verb, reason, exc)
+            self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, why=why, result=f"refused: {exc}")
             raise
-        self._audit.warning("%s told %s to %s.", who, unit.name, verb)
-        self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, result="done")
+        self._audit.warning("%s told %s to %s%s.", who, unit.name, verb, reason)
+        self._trail.tell(Kind.OPERATION, verb, vcenter=unit.name, who=who, why=why, result="done")
 
     def begin(self, request: Request, *, digest: str, acknowledge: str, who: str) -> Running:
         """Carry out what was previewed with that ``digest``. ``who`` goes to the log.
@@ -417,6 +436,7 @@ class Operations:
             return False
         self._log.info("%s: %s: %s", step.target, step.text, came_of_it)
         trail(f"done: {came_of_it}")
+        running.done += 1
         running.tell("step", **about, outcome="done", detail=came_of_it)
         return True
 

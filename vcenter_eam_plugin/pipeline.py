@@ -43,6 +43,7 @@ from vcenter_eam_plugin.domain.ownership import Claim, owner_of
 from vcenter_eam_plugin.domain.planner import Desired, Planner
 from vcenter_eam_plugin.domain.settings_rules import SettingsRules
 from vcenter_eam_plugin.domain.status import ContrailVm
+from vcenter_eam_plugin.domain.under_way import under_way
 from vcenter_eam_plugin.domain.upgrade import Upgrade
 from vcenter_eam_plugin.domain.violations import Times
 from vcenter_eam_plugin.eam.client import EamClient
@@ -502,6 +503,10 @@ class Pipeline:
         self._leadership.decided()
         self.poll.read_soon(None)
 
+    def doing(self) -> str:
+        """What is on its way, in a sentence; empty when nothing is."""
+        return under_way(self.fleet, self.planner.plan_agency(self.fleet), acts=not self.gate.closed())
+
     def status(self) -> dict[str, Any]:
         """How it is, in plain values; holds no secret."""
         agency = self.fleet.agency
@@ -514,6 +519,7 @@ class Pipeline:
             "live": self.inventory.live,
             "sources": self.intake.status(),
             "agency": None if agency is None else {"moref": agency.moref, "status": agency.status.value},
+            "doing": self.doing(),
             "states": dict(sorted(Counter(status.state.value for status in self.fleet.statuses()).items())),
             "publisher": self.delivery.publisher.status(),
             "waiting": {key: list(reasons) for key, reasons in sorted(self.workers.waiting.items())},

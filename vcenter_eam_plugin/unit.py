@@ -110,6 +110,7 @@ class Unit:
         self.gate = Gate(
             act=config.eam.mode is Mode.ACT,
             is_leader=self._leads,
+            leader=self.led_elsewhere,
             paused=(pause.read() or Pause()).paused,
             remember=lambda paused: pause.write(Pause(paused)),
         )
@@ -156,14 +157,18 @@ class Unit:
 
     def _check_leader(self, verb: str) -> None:
         """Where nobody leads, as far as we know, anybody may be told; a standby's word would change nothing."""
-        if self._leadership is None or self._leadership.term() is not None:
-            return
-        leader = self._leadership.leader()
+        leader = self.led_elsewhere()
         if leader:
             raise WrongState(
                 f"Nothing was changed: {leader} leads {self.name}, and this is a standby.",
                 remedy=f"Say {verb} there.",
             )
+
+    def led_elsewhere(self) -> str:
+        """The instance that leads this vCenter, and decides about its mode; empty if we do, or nobody, as is known."""
+        if self._leadership is None or self._leadership.term() is not None:
+            return ""
+        return self._leadership.leader()
 
     def agency(self) -> AgencyFacts | None:
         """Our agency, if it was seen."""

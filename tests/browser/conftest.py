@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.support import rabbit
@@ -38,19 +40,28 @@ ARGUMENTS = (
     "--force-color-profile=srgb",
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-CONFIGURATION = """
+DEFAULTS = """
 [DEFAULTS]
 state_directory = {directory}/state
 ovf_server_port = {ovf_port}
+{defaults}
 
-[VCENTER:lab]
+[RABBIT]
+rabbit_hosts = 127.0.0.1:{rabbit_port}
+rabbit_vhost = /
+
+[INTROSPECT]
+introspect_token_file = {token_file}
+"""
+VCENTER = """
+[VCENTER:{name}]
 vc_host = {host}
 vc_port = {port}
 vc_username = {user}
 vc_password_file = {password_file}
 vc_ca_certs = {ca_file}
 
-[EAM:lab]
+[EAM:{name}]
 mode = {mode}
 clusters =
     {clusters}
@@ -60,23 +71,21 @@ agent_vm_network = VM Network
 # What is off stays off until a person resolves it.
 power_off_grace_seconds = 3600
 poll_seconds = 2
-
-[RABBIT]
-rabbit_hosts = 127.0.0.1:{rabbit_port}
-rabbit_vhost = {vhost}
-
-[INTROSPECT]
-introspect_token_file = {token_file}
 """
 
 
 class Installation:
-    """What a browser looks at."""
+    """What a browser looks at: one daemon. ``ca_file`` is what its page is to be trusted by, where it speaks TLS.
 
-    def __init__(self, simulator: SimulatorProcess, daemon: DaemonProcess) -> None:
+    Of several vCenters ``simulator`` is the first.
+    """
+
+    def __init__(self, simulator: SimulatorProcess, daemon: DaemonProcess, ca_file: Path | None = None) -> None:
         self.simulator = simulator
         self.daemon = daemon
-        self.url = f"http://127.0.0.1:{daemon.web_port}"
+        self.trust = ssl.create_default_context(cafile=ca_file) if ca_file is not None else None
+        host = "http://127.0.0.1" if ca_file is None else "https://localhost"
+        self.url = f"{host}:{daemon.web_port}"
 
     def start(self) -> None:
         """Start the daemon, again too."""
@@ -86,10 +95,15 @@ class Installation:
     def ask(self, path: str) -> Any:
         """What the API answers to a GET; ``None`` while it does not."""
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=60, context=self.trust) as answer:
                 return json.load(answer)
         except urllib.error.URLError:
             return None
+
+    def vcenter(self, name: str = "lab") -> dict[str, Any]:
+        """What the API says of one vCenter."""
+        (found,) = [each for each in self.ask("/api/v1/status")["vcenters"] if each["name"] == name]
+        return dict(found)
 
     def hosts(self) -> dict[str, dict[str, Any]]:
         """What the API says, by name."""
@@ -103,6 +117,10 @@ class Installation:
             seconds,
         )
 
+    def switch(self, verb: str, vcenter: str = "lab") -> None:
+        """Activate or pause, as a script does it."""
+        self._post(f"/api/v1/{verb}", {"vcenter": vcenter})
+
     def resolve(self, name: str) -> None:
         """Have a host's issues resolved, as a script does it."""
         shown = self._post("/api/v1/preview", {"operation": "resolve", "target": name})
@@ -112,13 +130,17 @@ class Installation:
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=self.trust) as answer:
             return bytes(answer.read())
 
     def resolves(self) -> int:
         """How often anybody had EAM resolve something."""
+        return self.writes("Resolve")
+
+    def writes(self, method: str | None = None) -> int:
+        """How often anybody had vCenter or EAM change something."""
         journal = self.simulator.control("GET", "journal")
-        return sum(entry["kind"] == "call" and entry["fields"]["method"] == "Resolve" for entry in journal)
+        return sum(entry["kind"] == "call" and method in (None, entry["fields"]["method"]) for entry in journal)
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
@@ -130,6 +152,66 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any
     return value
 
 
+def make_simulator(
+    stack: ExitStack, directory: Path, *, hosts: int, clusters: int, knobs: tuple[str, ...] = ()
+) -> SimulatorProcess:
+    """Clusters are called ClusterA, ClusterB ..."""
+    directory.mkdir(exist_ok=True)
+    options = ("--hosts", str(hosts), "--clusters", str(clusters), *(f"--knob={knob}" for knob in knobs))
+    return stack.enter_context(simulator_process(directory, *options))
+
+
+def section_of(name: str, simulator: SimulatorProcess, directory: Path, *, clusters: int, mode: str) -> str:
+    """What a configuration says of one vCenter."""
+    about = simulator.about
+    names = [f"{prefix}{letter}" for prefix in ("", *LETTERS) for letter in LETTERS][:clusters]
+    return VCENTER.format(
+        name=name,
+        mode=mode,
+        password_file=write_secret(directory / f"password-{name}", about["password"]),
+        ovf=write_sample(directory / "ovf"),
+        clusters="\n    ".join(f"/DC0/host/Cluster{each}" for each in names),
+        **{key: about[key] for key in ("host", "port", "user", "ca_file")},
+    )
+
+
+def make_daemon(
+    stack: ExitStack,
+    directory: Path,
+    node: RabbitNode,
+    simulator: SimulatorProcess,
+    sections: str,
+    *,
+    tls: bool = False,
+    ovf_port: int | None = None,
+    defaults: str = "",
+    more: str = "",
+) -> Installation:
+    """Started, and nothing is known yet. ``defaults`` are options of ``[DEFAULTS]``, ``more`` are sections."""
+    directory.mkdir(exist_ok=True)
+    ca_file = None
+    text = sections + DEFAULTS.format(
+        directory=directory,
+        ovf_port=ovf_port or free_port(),
+        defaults=defaults,
+        token_file=write_secret(directory / "token", TOKEN),
+        rabbit_port=node.port,
+    )
+    if tls:
+        authority, ca_file = trustme.CA(), directory / "authority.pem"
+        authority.cert_pem.write_to_path(ca_file)
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(directory / "page.crt")
+        write_secret(directory / "page.key", issued.private_key_pem.bytes().decode())
+        text += f"introspect_ssl_certfile = {directory}/page.crt\nintrospect_ssl_keyfile = {directory}/page.key\n"
+    conf_file = directory / "vcenter_eam.conf"
+    conf_file.write_text(text + more)
+    daemon = stack.enter_context(daemon_process(directory, conf_file, free_port()))
+    installation = Installation(simulator, daemon, ca_file)
+    installation.start()
+    return installation
+
+
 def make_installation(
     stack: ExitStack,
     directory: Path,
@@ -139,33 +221,12 @@ def make_installation(
     clusters: int,
     mode: str = "act",
     knobs: tuple[str, ...] = (),
+    tls: bool = False,
 ) -> Installation:
-    """Started, and nothing is ACTIVE yet."""
-    simulator = stack.enter_context(
-        simulator_process(
-            directory, "--hosts", str(hosts), "--clusters", str(clusters), *(f"--knob={knob}" for knob in knobs)
-        )
-    )
-    about = simulator.about
-    names = [f"{prefix}{letter}" for prefix in ("", *LETTERS) for letter in LETTERS][:clusters]
-    conf_file = directory / "vcenter_eam.conf"
-    conf_file.write_text(
-        CONFIGURATION.format(
-            directory=directory,
-            mode=mode,
-            ovf_port=free_port(),
-            password_file=write_secret(directory / "password", about["password"]),
-            token_file=write_secret(directory / "token", TOKEN),
-            ovf=write_sample(directory / "ovf"),
-            clusters="\n    ".join(f"/DC0/host/Cluster{name}" for name in names),
-            rabbit_port=node.port,
-            vhost="/",
-            **{name: about[name] for name in ("host", "port", "user", "ca_file")},
-        )
-    )
-    installation = Installation(simulator, stack.enter_context(daemon_process(directory, conf_file, free_port())))
-    installation.start()
-    return installation
+    """Of one vCenter, "lab". Started, and nothing is ACTIVE yet."""
+    simulator = make_simulator(stack, directory, hosts=hosts, clusters=clusters, knobs=knobs)
+    section = section_of("lab", simulator, directory, clusters=clusters, mode=mode)
+    return make_daemon(stack, directory, node, simulator, section, tls=tls)
 
 
 @pytest.fixture(scope="session")
@@ -221,7 +282,8 @@ def look(browser: Browser) -> Iterator[Looking]:
     for context in looking.contexts:
         context.close()
     assert looking.complaints == []
-    assert [url for url in looking.requests if not url.startswith(("http://127.0.0.1:", "http://localhost:"))] == []
+    ours = ("http://127.0.0.1:", "http://localhost:", "https://localhost:")
+    assert [url for url in looking.requests if not url.startswith(ours)] == []
 
 
 @pytest.fixture

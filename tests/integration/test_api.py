@@ -105,6 +105,33 @@ def test_issues_come_by_type_with_what_the_catalogue_says(web: Web) -> None:
     assert [host["name"] for host in found[0]["hosts"]] == web.bench.names()
 
 
+def test_long_lists_come_in_pages_that_add_up_to_all_of_it(web: Web) -> None:
+    """A fleet that is all pending, or all in trouble, need not be one answer: the same words for every list."""
+    for name in ("esx-09.dc0.example", "esx-10.dc0.example"):
+        web.bench.vcenter.add_host("ClusterA", name)
+    web.start(agent_vm_datastore=(), agent_vm_network=())
+    web.bench.wait_for(lambda: web.ask("GET", "/api/v1/issues").json()["total"] == 3, "each host has an issue")
+
+    def names(answer: dict[str, Any]) -> list[str]:
+        if "hosts" in answer:
+            return [host["esxi"]["name"] for host in answer["hosts"]]
+        return [host["name"] for issue in answer["issues"] for host in issue["hosts"]]
+
+    for path in ("/api/v1/hosts", "/api/v1/issues"):
+        whole = web.ask("GET", path).json()
+        first, last = (web.ask("GET", f"{path}?limit=2&after={after}").json() for after in (0, 2))
+        assert (first["total"], first["next"], last["next"], whole["next"]) == (3, 2, None, None)
+        assert names(first) + names(last) == names(whole)
+        assert len(names(first)) == 2
+    (whole,) = web.ask("GET", "/api/v1/plan").json()["plans"]
+    (page,) = web.ask("GET", "/api/v1/plan?limit=2").json()["plans"]
+    assert whole["total_notes"] == len(whole["notes"]) >= 3, "each waits for settings that no rule gives"
+    assert (page["notes"], page["next"]) == (whole["notes"][:2], 2)
+    assert (page["digest"], page["total_notes"]) == (whole["digest"], whole["total_notes"])
+    for path in ("/api/v1/hosts", "/api/v1/issues", "/api/v1/plan"):
+        assert [web.ask("GET", f"{path}?{wrong}").status for wrong in ("limit=0", "limit=x", "after=-1")] == [400] * 3
+
+
 def test_one_host_is_found_by_moref_and_by_name_and_candidates_are_named_else(running: Web) -> None:
     name = running.bench.names()[0]
     by_name = running.ask("GET", f"/api/v1/hosts/{name}").json()

@@ -223,7 +223,62 @@ def test_pause_and_activate_are_audited_and_shown(healthy: Operator, caplog: pyt
     assert [line.rpartition(") ")[2] for line in lines] == ["told test to pause.", "told test to activate."]
 
 
+def test_the_reason_of_a_pause_is_for_whoever_comes_next(healthy: Operator) -> None:
+    """Who, why and what came of it, in the audit trail; more than a sentence is no reason."""
+    why = "host refresh in ClusterB"
+    healthy.ask("pause", "--why", why)
+    done = healthy.run("activate", "--why", "x" * 201)
+    assert done.exit_code != 0
+    assert healthy.ask("status")[0]["vcenters"][0]["mode"] == "paused"
+    (told,) = [event for event in healthy.ask("events", "--kind", "operation") if event["text"] == "pause"]
+    assert (told["why"], told["result"], told["vcenter"]) == (why, "done", "test")
+    assert "uid" in told["who"]
+
+
+def test_activate_with_a_digest_begins_what_was_shown_or_nothing(operator: Operator) -> None:
+    """A person consents to a plan; another one is shown, and nothing is changed meanwhile."""
+    operator.start(mode=Mode.OBSERVE)
+    operator.bench.wait_for(lambda: operator.ask("status")[0]["vcenters"][0].get("ready"), "everything is read")
+    refused = operator.run("activate", "--digest", "0123456789abcdef")
+    assert refused.exit_code == 12
+    assert "create the agency" in refused.stdout, "the new plan is shown"
+    assert operator.ask("status")[0]["vcenters"][0]["mode"] == "observe"
+    assert operator.bench.writes() == []
+    (plan,) = operator.ask("plan")[0]["plans"]
+    done = operator.run("activate", "--digest", plan["digest"])
+    assert done.exit_code == 0, done.output
+    assert "vcenter-eam status --watch" in done.stdout
+    operator.bench.wait_until_active()
+
+
+def test_after_activate_the_status_says_that_eam_is_at_work(operator: Operator) -> None:
+    """From the first look on, until every host is ACTIVE: PENDING alone looks as if nothing went on."""
+    operator.start(mode=Mode.OBSERVE)
+    bench = operator.bench
+    bench.wait_for(lambda: operator.ask("status")[0]["vcenters"][0].get("ready"), "everything is read")
+    assert operator.ask("status")[0]["vcenters"][0]["doing"] == "", "observing, nobody is at work"
+    operator.ask("activate")
+    said = []
+    while True:
+        (now,) = operator.ask("status")[0]["vcenters"]
+        if now["states"] == {"ACTIVE": 3}:
+            break
+        said.append(now["doing"])
+        assert len(said) < 1000
+    assert now["doing"] == ""
+    assert all(said), said
+    assert any(line.startswith("EAM is deploying: ") for line in said), said
+
+
 # --- the plan ----------------------------------------------------------------------------------------------
+
+
+def test_a_preview_with_nothing_to_do_says_so_first(healthy: Operator) -> None:
+    """Of a large fleet the notes of what is left out fill the screen, and nobody reads to their end."""
+    for arguments in (("resolve", "--all"), ("resolve", "--all", "--preview"), ("apply",)):
+        done = healthy.run(*arguments)
+        assert done.exit_code == 0
+        assert "there is nothing to do" in done.stdout.splitlines()[0], arguments
 
 
 def test_apply_does_what_was_shown_or_refuses_with_the_new_plan(operator: Operator) -> None:

@@ -383,6 +383,7 @@ def test_a_decision_that_cannot_be_read_elects_nobody(candidate: MakeCandidate, 
     one.start()
     wait_for(lambda: path in one.election.trouble(), what="the reason")
     assert not one.leads
+    assert one.election.leader() == "", "Bug: it named itself, and so would have refused what it should take"
     one.zookeeper.client.delete(path)
     one.wait_until_leading()
 

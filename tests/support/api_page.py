@@ -23,6 +23,10 @@ command would end with. 400: not understood. 401, 403, 421, 429: the guard, see 
 missing. 404: nothing is called so. 409: not now, or the plan has changed; then `preview` is the new one. 503: time may
 heal it.
 
+Hosts, issues and the plan come whole, or in pages: `limit` entries after the first `after`; an answer's `next` is the
+`after` of the following page, or null. A page is of the moment it is asked at: whoever needs one picture of a fleet
+that changes asks for all of it; pages of a plan belong together when their digest is the same.
+
 To change something: `POST /api/v1/preview`, read it, then `POST /api/v1/apply` with the same request, the preview's
 `digest` and, where the preview has one, the word of its `acknowledge`. What is done is what was shown, or nothing.
 

@@ -36,6 +36,15 @@ def test_open_only_to_a_leader_that_acts_and_is_not_paused(
             gate.check()
 
 
+def test_a_standby_says_who_leads_as_far_as_is_known() -> None:
+    """A refusal is of use only with the place where it would not be one."""
+    leader = ""
+    gate = Gate(act=True, is_leader=lambda: False, leader=lambda: leader)
+    assert gate.closed() == "this instance does not lead"
+    leader = "contrail-2.example:4711"
+    assert gate.closed() == "this instance does not lead; contrail-2.example:4711 does"
+
+
 def test_pause_works_at_any_time_and_activate_ends_it() -> None:
     """`pause` stops acting until `activate`, also out of observe mode."""
     gate = Gate(act=False, is_leader=lambda: True)

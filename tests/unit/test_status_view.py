@@ -70,6 +70,14 @@ def test_what_is_wrong_is_in_the_row_reason_issues_waiting_and_rules() -> None:
     assert "it is off; VmPoweredOff; a person may be at work [RULE BROKEN: tenants-without-vrouter]" in text
 
 
+def test_what_is_on_its_way_is_said_below_the_agency() -> None:
+    """After `activate` the states alone are PENDING for a while: that EAM is at work stands there, too."""
+    doing = "EAM is deploying: 0 of 2 hosts active, 2 pending"
+    lines = text_of(drawn(Seen([{**VCENTER, "doing": doing}], []), NOON)).splitlines()
+    assert lines[1:3] == ["  agency agency-1, green", f"  {doing}"]
+    assert "deploying" not in text_of(drawn(Seen([{**VCENTER, "doing": ""}], []), NOON))
+
+
 @pytest.mark.parametrize(
     ("since", "known", "expected"), [(NOON - 5, True, "5s"), (NOON - 7300, False, ">2h"), (None, False, "-")]
 )

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+
+import gevent
 
 import vcenter_eam_plugin.web
 from tests.unit.test_history import status_of
 from vcenter_eam_plugin.domain.status import State
 from vcenter_eam_plugin.history import History
+from vcenter_eam_plugin.turns import SLICE
 from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY, WORST_FIRST
-from vcenter_eam_plugin.web.page import SLICE_SECONDS, in_slices
-from vcenter_eam_plugin.web.picture import Wanted, bars, by_name
+from vcenter_eam_plugin.web.page import PIECES, in_turns
+from vcenter_eam_plugin.web.picture import ON_A_PAGE, Wanted, bars, by_name, steps_shown
 from vcenter_eam_plugin.web.stream import told
 
 HERE = Path(vcenter_eam_plugin.web.__file__).parent
@@ -29,25 +35,30 @@ def test_every_state_has_a_face_of_its_own() -> None:
     assert all(f".{face.group} {{" in style for face in FACES.values())
 
 
-def test_a_long_page_lets_others_run_every_few_milliseconds() -> None:
+def test_a_long_page_gives_others_their_turns() -> None:
     """P2: nothing holds the event loop above 50 ms, a page of thousands of hosts neither."""
-    now, held, longest = 0.0, 0.0, 0.0
+    turns: list[int] = []
+    written: list[str] = []
 
-    def pieces() -> object:
-        nonlocal now, held, longest
-        for number in range(1000):
-            now += 0.002
-            held += 0.002
-            longest = max(longest, held)
-            yield f"{number} "
+    def other() -> None:
+        while True:
+            turns.append(len(written))
+            gevent.sleep(0)
 
-    def others() -> None:
-        nonlocal held
-        held = 0.0
+    def pieces() -> Iterator[str]:
+        for number in range(2000):
+            until = time.thread_time() + SLICE / (2 * PIECES)
+            while time.thread_time() < until:
+                pass
+            written.append(f"{number} ")
+            yield written[-1]
 
-    text = in_slices(pieces(), lambda: now, others)  # type: ignore[arg-type]
-    assert text.split() == [str(number) for number in range(1000)]
-    assert SLICE_SECONDS <= longest < SLICE_SECONDS + 0.005
+    beside = gevent.spawn(other)
+    text = in_turns(pieces())
+    beside.kill()
+    assert text.split() == [str(number) for number in range(2000)]
+    longest = max(later - earlier for earlier, later in pairwise([0, *turns, 2000]))
+    assert longest <= 4 * PIECES, "two slices, where one and the look at the clock are meant"
 
 
 def test_hosts_are_ordered_as_people_count() -> None:
@@ -64,6 +75,16 @@ def test_hosts_are_chosen_by_state_and_text() -> None:
         assert fits.fits(status), fits
     for other in (Wanted("ACTIVE"), Wanted("", "esx-2"), Wanted("ACTIVE", "host-1")):
         assert not other.fits(status), other
+
+
+def test_of_an_operation_of_thousands_those_steps_show_that_say_most() -> None:
+    """It is asked twice a second how far it is; a few show as they are planned."""
+    few = [{"outcome": "done"}, {"outcome": "failed"}]
+    assert steps_shown(few) == (few, 0)
+    outcomes = ["done"] * 1000 + ["waiting"] * 1490 + ["failed"] * 3 + ["running"] * 7
+    shown, more = steps_shown([{"outcome": outcome} for outcome in outcomes])
+    assert (len(shown), more) == (ON_A_PAGE, 2500 - ON_A_PAGE)
+    assert [step["outcome"] for step in shown[:11]] == ["failed"] * 3 + ["running"] * 7 + ["waiting"]
 
 
 def test_the_bar_of_states_fills_its_width_from_well_to_not() -> None:

@@ -17,6 +17,9 @@ from vcenter_eam_plugin.domain.errors import PlanChanged, PluginError, Privilege
 ANSWER_SECONDS = 60.0
 """For an answer that is made from what the service knows."""
 SOCKET = "control.sock"
+MOST_ANSWERED = 64 * 1024 * 1024
+"""Bytes of one answer, or of one line of an operation's progress: that of 2,500 hosts has 4 MiB. What answers may be
+something else than this service, and a command must not take all memory of the machine that the service runs on."""
 
 
 class Api:
@@ -42,7 +45,7 @@ class Api:
         connection = _Connection(self._path, None)  # a repair takes minutes, and says nothing meanwhile
         try:
             answer = self._ask(connection, "POST", path, body)
-            while line := answer.readline():
+            while line := answer.readline(MOST_ANSWERED + 1):
                 yield self._read(line)
         except (OSError, http.client.HTTPException) as exc:
             raise Unavailable(
@@ -55,7 +58,7 @@ class Api:
     def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         connection = _Connection(self._path, self._seconds)
         try:
-            return self._read(self._ask(connection, method, path, body).read())
+            return self._read(self._ask(connection, method, path, body).read(MOST_ANSWERED + 1))
         except (OSError, http.client.HTTPException) as exc:
             raise Unavailable(f"The service at {self._path} does not answer: {exc}.") from exc
         finally:
@@ -79,10 +82,13 @@ class Api:
         connection.request(method, path, None if body is None else json.dumps(body), {"Host": "localhost"})
         answer = connection.getresponse()
         if answer.status != http.client.OK:
-            raise _raised(self._read(answer.read()), answer.status)
+            raise _raised(self._read(answer.read(MOST_ANSWERED + 1)), answer.status)
         return answer
 
     def _read(self, text: bytes) -> Any:
+        if len(text) > MOST_ANSWERED:
+            size = f"{MOST_ANSWERED // 1024**2} MiB"
+            raise ProtocolError(f"What answers at {self._path} sends more than {size} at once; is it this service?")
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as exc:

@@ -27,6 +27,9 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return configuration_files(vcenter(command))
 
 
+why_option = click.option("--why", default="", metavar="TEXT", help="The reason, for the audit trail.")
+
+
 def api(paths: tuple[Path, ...]) -> Api:
     """The service whose configuration this is."""
     return Api(load_configuration(paths, need_vcenter=False).defaults.state_directory)

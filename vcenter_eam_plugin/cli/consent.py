@@ -63,11 +63,7 @@ def carry_out(
         click.echo(json.dumps({"kind": "preview", **shown}))
     else:
         show_preview(shown)
-    if preview_only:
-        return
-    if not shown["lines"]:
-        if not as_json:
-            click.echo("There is nothing to do.")
+    if preview_only or not shown["lines"]:
         return
     word = _ask(shown, acknowledge, sure=yes or digest is not None, silent=as_json)
     try:
@@ -97,7 +93,7 @@ def show_preview(shown: Mapping[str, Any], title: str = "") -> None:
             table.add_row(escape(clean(line["target"])), escape(clean(line["text"])), radius)
         console().print(table)
     else:
-        click.echo(clean(f"{title} in {shown['vcenter']}: no action is planned."))
+        click.echo(clean(f"{title} in {shown['vcenter']}: there is nothing to do, no action is planned."))
     for note in shown["notes"]:
         click.echo(clean(f"  {note}"))
     click.echo(f"  digest {shown['digest']}")

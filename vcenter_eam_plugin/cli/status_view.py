@@ -124,6 +124,8 @@ def _vcenter(each: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(clean(f"  EAM fetches the ContrailVM from {each['ovf_url']}"))
     if each.get("retreat"):
         yield Text(clean(f"  in retreat, until vcenter-eam return: {', '.join(each['retreat'])}"), style="yellow")
+    if each.get("doing"):
+        yield Text(clean(f"  {each['doing']}"), style="bold")
     for name, source in each.get("sources", {}).items():
         if not source["live"]:
             reason = f": {source['why']}" if source["why"] else ""

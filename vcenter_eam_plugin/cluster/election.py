@@ -169,7 +169,10 @@ class Election:
     def leader(self) -> str:
         if self.term() is not None:
             return self._name
-        return self._seen.leader if self._client.state == KazooState.CONNECTED else ""
+        # Our own name there is of a term that is over, or that did not come about.
+        if self._client.state != KazooState.CONNECTED or self._seen.leader == self._name:
+            return ""
+        return self._seen.leader
 
     def trouble(self) -> str:
         if self._client.state == KazooState.CONNECTED:

@@ -8,7 +8,7 @@ The structs are the contract. Fields are added, and neither change their meaning
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ from vcenter_eam_plugin.domain.upgrade import Upgrade
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
 TEXT = "text/plain"
+MOST_SAID = 200
+"""Characters of a reason that a person gives."""
 
 
 # --- what is sent -----------------------------------------------------------------------------------------
@@ -33,10 +35,17 @@ class Consented(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     acknowledge: str = ""
 
 
-class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All vCenters, or one by name."""
+class Switch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All vCenters, or one by name. ``why`` is for people, and goes to the audit trail."""
 
     vcenter: str = ""
+    why: Annotated[str, msgspec.Meta(max_length=MOST_SAID)] = ""
+
+
+class Activate(Switch, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With ``digest`` only if the plan of that one vCenter still is what was shown; empty: no plan was known."""
+
+    digest: str | None = None
 
 
 # --- what is given ----------------------------------------------------------------------------------------
@@ -112,6 +121,8 @@ class VCenterStatus(msgspec.Struct, frozen=True, kw_only=True):
     live: bool | msgspec.UnsetType = msgspec.UNSET
     sources: dict[str, Source] | msgspec.UnsetType = msgspec.UNSET
     agency: Agency | msgspec.UnsetType | None = msgspec.UNSET
+    doing: str | msgspec.UnsetType = msgspec.UNSET
+    """What is on its way, in a sentence; empty when nothing is."""
     states: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     publisher: Link | msgspec.UnsetType = msgspec.UNSET
     waiting: dict[str, tuple[str, ...]] | msgspec.UnsetType = msgspec.UNSET
@@ -159,9 +170,14 @@ class Host(ContrailVm, frozen=True, kw_only=True):
 
 
 class Hosts(msgspec.Struct, frozen=True, kw_only=True):
-    """Of every vCenter that was read completely."""
+    """Of every vCenter that was read completely: those asked for of ``total``.
+
+    ``next`` is the ``after`` of the next page; null when there is none.
+    """
 
     hosts: tuple[Host, ...]
+    total: int
+    next: int | None
 
 
 class SettingsShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,7 +296,10 @@ class IssueOn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IssueShown(msgspec.Struct, frozen=True, kw_only=True):
-    """All issues of one exact type: what it means, what resolving it touches at most, and who may."""
+    """The issues of one exact type: what it means, what resolving it touches at most, and who may.
+
+    ``count`` is on how many hosts it is; ``hosts`` are those of them that were asked for.
+    """
 
     type: str
     meaning: str
@@ -288,13 +307,19 @@ class IssueShown(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     state: State
     advice: str
+    count: int
     hosts: tuple[IssueOn, ...]
 
 
 class Issues(msgspec.Struct, frozen=True, kw_only=True):
-    """Those that EAM shows now, the most frequent type first."""
+    """Those that EAM shows now, the most frequent type first. Pages count hosts through all types, ``total`` of them.
+
+    ``next`` is the ``after`` of the next page; null when there is none.
+    """
 
     issues: tuple[IssueShown, ...]
+    total: int
+    next: int | None
 
 
 class UpgradeShown(Upgrade, frozen=True, kw_only=True):
@@ -332,10 +357,17 @@ class PreviewShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanShown(PreviewShown, frozen=True, kw_only=True):
-    """What the service itself would do now; ``closed`` says why it may not, or is empty."""
+    """What the service itself would do now; ``closed`` says why it may not, or is empty.
+
+    A page has so many of the ``total_lines`` and as many of the ``total_notes``; ``next`` is the ``after`` of the next
+    one, or null. Radius, word and digest are of the whole plan: the same digest, the same plan.
+    """
 
     mode: Literal["observe", "act", "paused"]
     closed: str
+    total_lines: int
+    total_notes: int
+    next: int | None
 
 
 class Plans(msgspec.Struct, frozen=True, kw_only=True):
@@ -437,6 +469,11 @@ class Route:
     """Whether it is for everybody, also where others than this machine may ask."""
 
 
+_PART = (
+    Parameter("limit", "query", "so many at most; all unless given"),
+    Parameter("after", "query", "only those that follow so many; see `next`"),
+)
+
 ROUTES = (
     Route("GET", "/healthz", "Whether this process lives.", Health, open=True),
     Route("GET", "/readyz", "Whether it has a complete and current picture; 503 when not. A standby is ready too.",
@@ -444,7 +481,7 @@ ROUTES = (
     Route("GET", "/metrics", "The service in numbers, for Prometheus.", None, media=TEXT),
     Route("GET", "/api/v1/openapi.json", "This document.", None),
     Route("GET", "/api/v1/status", "Modes, alarms, counts, and whether each vCenter is connected and current.", Status),
-    Route("GET", "/api/v1/hosts", "Every ContrailVM.", Hosts),
+    Route("GET", "/api/v1/hosts", "Every ContrailVM.", Hosts, parameters=_PART),
     Route("GET", "/api/v1/hosts/{host}", "Everything about one host: its ContrailVM, issues, what is planned.", OneHost,
           parameters=(Parameter("host", "path", "the host's moref or name"),
                       Parameter("vcenter", "query", "one of several, by name")), problems=(404, 409, 503)),
@@ -455,10 +492,10 @@ ROUTES = (
           problems=(503,)),
     Route("GET", "/api/v1/names", "vCenters, hosts, clusters and paths, for a shell that completes them.", Names),
     Route("GET", "/api/v1/scope", "Compute resources: configured, covered by the agency, in retreat.", Scope),
-    Route("GET", "/api/v1/issues", "What EAM complains of, by type.", Issues),
+    Route("GET", "/api/v1/issues", "What EAM complains of, by type.", Issues, parameters=_PART),
     Route("GET", "/api/v1/upgrades", "The upgrade of each vCenter that is under way, or the last one.", Upgrades),
     Route("GET", "/api/v1/plan", "What would be done now.", Plans, parameters=(
-        Parameter("vcenter", "query", "one of several, by name"),), problems=(404, 409, 503)),
+        Parameter("vcenter", "query", "one of several, by name"), *_PART), problems=(404, 409, 503)),
     Route("GET", "/api/v1/greenlets", "Every greenlet, and where it is.", Greenlets),
     Route("GET", "/api/v1/session", "Who asks, and what a page needs to change things. Over the network alone.",
           WhoAsks),
@@ -466,8 +503,8 @@ ROUTES = (
           problems=(404, 409, 503)),
     Route("POST", "/api/v1/apply", "Carry out what was previewed; progress, one JSON object a line.", Progress,
           Consented, problems=(404, 409, 503), media=JSON_LINES),
-    Route("POST", "/api/v1/activate", "Act from now on.", Activated, Which, problems=(404, 409, 503)),
-    Route("POST", "/api/v1/pause", "Stop acting; watching and publishing go on.", Nothing, Which,
+    Route("POST", "/api/v1/activate", "Act from now on.", Activated, Activate, problems=(404, 409, 503)),
+    Route("POST", "/api/v1/pause", "Stop acting; watching and publishing go on.", Nothing, Switch,
           problems=(404, 409, 503)),
 )  # fmt: skip
 """In the order of the document."""

@@ -32,10 +32,11 @@ from vcenter_eam_plugin.domain.errors import (
 from vcenter_eam_plugin.domain.requests import Request
 from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.service import Service
-from vcenter_eam_plugin.web.api import JSON_LINES, Consented, Greenlets, Health, Issues, Which
+from vcenter_eam_plugin.web.api import JSON_LINES, Activate, Consented, Greenlets, Health, Switch
 from vcenter_eam_plugin.web.issues import issues_of
 from vcenter_eam_plugin.web.metrics import CONTENT_TYPE, Metrics
 from vcenter_eam_plugin.web.openapi import document
+from vcenter_eam_plugin.web.pages import Part, part_of
 from vcenter_eam_plugin.web.probes import readiness
 from vcenter_eam_plugin.web.stacks import dump
 
@@ -93,7 +94,9 @@ def create_app(service: Service) -> Flask:
 
     @app.get("/api/v1/hosts")
     def hosts() -> Response:
-        return json_answer({"hosts": service.operations.hosts()})
+        part = part_of(request.args)
+        found = service.operations.hosts()
+        return json_answer({"hosts": part.of(found), "total": len(found), "next": part.next(len(found))})
 
     @app.get("/api/v1/hosts/<host>")
     def host(host: str) -> Response:
@@ -109,7 +112,7 @@ def create_app(service: Service) -> Flask:
 
     @app.get("/api/v1/issues")
     def issues() -> Response:
-        return json_answer(Issues(issues=issues_of(service.operations.statuses())))
+        return json_answer(issues_of(service.operations.statuses(), part_of(request.args)))
 
     @app.get("/api/v1/greenlets")
     def greenlets() -> Response:
@@ -125,7 +128,9 @@ def create_app(service: Service) -> Flask:
 
     @app.get("/api/v1/plan")
     def plan() -> Response:
-        return json_answer({"plans": service.operations.plan(request.args.get("vcenter", ""))})
+        part = part_of(request.args)
+        plans = service.operations.plan(request.args.get("vcenter", ""))
+        return json_answer({"plans": [_part_of_plan(plan, part) for plan in plans]})
 
     @app.post("/api/v1/preview")
     def preview() -> Response:
@@ -142,11 +147,14 @@ def create_app(service: Service) -> Flask:
 
     @app.post("/api/v1/activate")
     def activate() -> Response:
-        return json_answer({"plans": service.operations.activate(_body(Which).vcenter, who())})
+        asked = _body(Activate)
+        first = service.operations.activate(asked.vcenter, who(), why=asked.why, digest=asked.digest)
+        return json_answer({"plans": first})
 
     @app.post("/api/v1/pause")
     def pause() -> Response:
-        service.operations.pause(_body(Which).vcenter, who())
+        asked = _body(Switch)
+        service.operations.pause(asked.vcenter, who(), why=asked.why)
         return json_answer({})
 
     @app.errorhandler(PluginError)
@@ -176,6 +184,19 @@ def status_of(error: PluginError) -> int:
 def who() -> str:
     """Who asks, within a request."""
     return str(request.environ[PEER])
+
+
+def _part_of_plan(plan: dict[str, Any], part: Part) -> dict[str, Any]:
+    """Lines and notes each by themselves: either may be as long as the fleet."""
+    lines, notes = plan["lines"], plan["notes"]
+    return {
+        **plan,
+        "lines": part.of(lines),
+        "notes": part.of(notes),
+        "total_lines": len(lines),
+        "total_notes": len(notes),
+        "next": part.next(max(len(lines), len(notes))),
+    }
 
 
 def _query() -> Query:
@@ -212,6 +233,6 @@ def error_answer(error: PluginError, status: int | None = None) -> Response:
         "remedy": error.remedy,
         "exit_code": error.exit_code,
     }
-    if isinstance(error, PlanChanged):
+    if isinstance(error, PlanChanged) and error.preview:
         told["preview"] = error.preview
     return json_answer({"error": told}, status or status_of(error))

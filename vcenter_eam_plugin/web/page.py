@@ -7,13 +7,16 @@ GET    /hosts/VCENTER/MOREF      everything of one host, and what happened to it
 GET    /issues                   what EAM complains of, by type
 GET    /plan                     what would be done now
 GET    /delivery                 what waits to be sent
+GET    /activate, /pause         what it would mean (``?vcenter=``), and the form that asks for it
+POST   /activate, /pause         that form
 GET    /preview                  what an operation would do, and the form that asks for consent
 POST   /carry-out                that form: as it was previewed, or not at all
 GET    /operations/NUMBER        how far it is
 =====  ========================  =========================================================================
 
-``?part=live`` gives the pieces of a page that its script puts in place of the old ones. Who may see or change anything
-is the guard's to say. A page is built in slices: a fleet of thousands must not keep others waiting.
+Of a long table a page shows a part: ``?vcenter=``, ``?after=`` and for issues ``?type=`` choose it. ``?part=live`` is
+the pieces of a page that its script puts in place of the old ones. Who may see or change anything is the guard's to
+say. A page is written in turns with everything else: a fleet of thousands keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -21,11 +24,10 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
-import gevent
 import msgspec
 from flask import Blueprint, Response, current_app, request, url_for
 from werkzeug.exceptions import HTTPException, NotFound
@@ -42,17 +44,23 @@ from vcenter_eam_plugin.domain.issues import Radius
 from vcenter_eam_plugin.domain.requests import Operation, Preview, Request
 from vcenter_eam_plugin.operations import Running
 from vcenter_eam_plugin.service import Service
-from vcenter_eam_plugin.turns import LOOK_AT_SOCKETS
+from vcenter_eam_plugin.turns import Turns
+from vcenter_eam_plugin.unit import Unit
 from vcenter_eam_plugin.web import picture
+from vcenter_eam_plugin.web.api import MOST_SAID, Activate
 from vcenter_eam_plugin.web.app import status_of, who
 from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY
-from vcenter_eam_plugin.web.guard import SESSION, SHOWN
+from vcenter_eam_plugin.web.guard import SESSION, SHOWN, see_other
+from vcenter_eam_plugin.web.pages import Part, part_of
 from vcenter_eam_plugin.web.picture import Wanted
 
-SLICE_SECONDS = 0.01
-"""A page is built for so long, then others run: well below the 50 ms that nothing may hold the event loop for."""
+PIECES = 32
+"""Of a template, between two looks at whose turn it is: a host is 20 of them, and to look after each took half as long
+again as to write them (measured)."""
 MOST_OPERATIONS = 50
 """Operations whose end can still be looked at."""
+
+T = TypeVar("T")
 
 _SOURCES = {"inventory": "Inventory", "events": "Events", "eam": "EAM"}
 _OFFERED = frozenset({Operation.APPLY, Operation.RESOLVE, Operation.RELEASE})
@@ -76,6 +84,8 @@ class Page:
         add("/issues", view_func=self.issues)
         add("/plan", view_func=self.plan)
         add("/delivery", view_func=self.delivery)
+        add("/activate", "activate", self.activate, methods=["GET", "POST"])
+        add("/pause", "pause", self.pause, methods=["GET", "POST"])
         add("/preview", view_func=self.preview)
         add("/carry-out", view_func=self.carry_out, methods=["POST"])
         add("/operations/<int:number>", view_func=self.operation)
@@ -84,6 +94,7 @@ class Page:
         self.blueprint.add_app_template_filter(utc)
         self.blueprint.add_app_template_filter(iso)
         self.blueprint.add_app_template_filter(host_id)
+        self.blueprint.add_app_template_filter(sentence)
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -109,27 +120,72 @@ class Page:
         return self._answer("host.html", host=picture.host_picture(self._service, vcenter, moref), vcenter=vcenter)
 
     def issues(self) -> Response:
-        groups = [group for unit in self._service.units for group in picture.issue_groups(unit)]
+        kind, part = request.args.get("type", ""), _part()
+        groups = [group for unit in self._service.units for group in picture.issue_groups(unit, part)]
         solvable = {unit.name: 0 for unit in self._service.units}
         for group in groups:
             if group.kind.radius is not Radius.HOST:  # such a one is resolved alone, by its name
                 solvable[group.vcenter] += sum(each.solvable for each in group.hosts)
-        return self._answer("issues.html", groups=groups, solvable=solvable, several=len(self._service.units) > 1)
+        asked = {unit.name for unit in self._asked()}
+        return self._answer(
+            "issues.html",
+            groups=[group for group in groups if group.vcenter in asked and kind in ("", group.kind.name)],
+            total=sum(len(group.hosts) for group in groups),
+            solvable=solvable,
+            several=len(self._service.units) > 1,
+            narrowed=bool(kind or request.args.get("vcenter")),
+        )
 
     def plan(self) -> Response:
-        plans = []
-        for unit in self._service.units:
-            try:
-                (shown,) = self._service.operations.plan(unit.name)
-                plans.append({"name": unit.name, "mode": unit.gate.mode, "trouble": "", **shown})
-            except PluginError as exc:
-                plans.append({"name": unit.name, "mode": unit.gate.mode, "trouble": str(exc)})
-        return self._answer("plan.html", plans=plans)
+        part = _part()
+        return self._answer(
+            "plan.html",
+            plans=[picture.plan_picture(self._service, unit, part) for unit in self._asked()],
+            narrowed=bool(request.args.get("vcenter")) and len(self._service.units) > 1,
+        )
 
     def delivery(self) -> Response:
         return self._answer("delivery.html", vcenters=[picture.overview(unit) for unit in self._service.units])
 
+    def _asked(self) -> list[Unit]:
+        """Every vCenter, or the one that the query names. Raises UnknownTarget."""
+        name = request.args.get("vcenter", "")
+        return [self._unit(name)] if name else list(self._service.units)
+
+    def _unit(self, name: str) -> Unit:
+        units = self._service.units
+        for unit in units:
+            if name == unit.name or (not name and len(units) == 1):
+                return unit
+        raise UnknownTarget(f"No vCenter is called {name!r}.")
+
     # --- changing -----------------------------------------------------------------------------------------
+
+    def activate(self) -> Response:
+        return self._switch("activate")
+
+    def pause(self) -> Response:
+        return self._switch("pause")
+
+    def _switch(self, verb: str) -> Response:
+        """What it would mean, or, as the form asks for it, do it; the guard has seen token and secret by then."""
+        if request.method != "POST":
+            return self._show_switch(verb, self._unit(request.args.get("vcenter", "")))
+        unit = self._unit(request.form.get("vcenter", ""))
+        asked = _convert({name: request.form.get(name, "") for name in ("vcenter", "why", "digest")}, Activate)
+        try:
+            if verb == "activate":
+                self._service.operations.activate(unit.name, who(), why=asked.why, digest=asked.digest)
+            else:
+                self._service.operations.pause(unit.name, who(), why=asked.why)
+        except PlanChanged as exc:
+            return self._show_switch(verb, unit, refused=exc, why=asked.why)
+        return see_other(url_for("page.overview", part=request.args.get("part")))
+
+    def _show_switch(self, verb: str, unit: Unit, *, refused: PluginError | None = None, why: str = "") -> Response:
+        status = 200 if refused is None else status_of(refused)
+        shown = picture.switch_picture(self._service, unit)
+        return self._answer("switch.html", status, verb=verb, shown=shown, refused=refused, why=why, most=MOST_SAID)
 
     def preview(self) -> Response:
         wanted = _request_of(request.args)
@@ -148,13 +204,14 @@ class Page:
         self._operations[number] = running
         if len(self._operations) > MOST_OPERATIONS:
             self._operations.popitem(last=False)
-        return Response("", 303, {"Location": url_for("page.operation", number=number)})
+        return see_other(url_for("page.operation", number=number))
 
     def operation(self, number: int) -> Response:
         running = self._operations.get(number)
         if running is None:
             raise NotFound
-        return self._answer("operation.html", running=running, steps=running.steps(), number=number)
+        steps, more = picture.steps_shown(running.steps())
+        return self._answer("operation.html", running=running, steps=steps, more=more, number=number)
 
     def _show_preview(
         self, wanted: Request, shown: Preview, *, refused: PluginError | None = None, typed: str = ""
@@ -190,35 +247,41 @@ class Page:
             sources=_SOURCES,
             url_for=url_for,
         )
-        return Response(in_slices(written), status, mimetype="text/html")
+        return Response(in_turns(written), status, mimetype="text/html")
 
 
-def in_slices(
-    written: Iterable[str],
-    clock: Callable[[], float] = time.monotonic,
-    let_others_run: Callable[[], object] = lambda: gevent.sleep(LOOK_AT_SOCKETS),
-) -> str:
-    """The text that a template writes; others run every ``SLICE_SECONDS`` of it."""
+def in_turns(written: Iterable[str]) -> str:
+    """The text that a template writes; others have their turns in between."""
     pieces: list[str] = []
-    began = clock()
+    turns = Turns()
     for piece in written:
         pieces.append(piece)
-        if clock() - began > SLICE_SECONDS:
-            let_others_run()
-            began = clock()
+        if len(pieces) % PIECES == 0:
+            turns.give()
     return "".join(pieces)
 
 
 def _request_of(fields: Any) -> Request:
     """Raises ProtocolError."""
     given = {name: fields.get(name, "") for name in ("operation", "vcenter", "target")}
-    try:
-        wanted = msgspec.convert({**given, "everything": fields.get("everything") == "yes"}, Request)
-    except msgspec.ValidationError as exc:
-        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+    wanted = _convert({**given, "everything": fields.get("everything") == "yes"}, Request)
     if wanted.operation not in _OFFERED:
         raise ProtocolError(f"{wanted.operation.value} is not asked for here.", remedy="Use vcenter-eam.")
     return wanted
+
+
+def _convert(given: dict[str, Any], kind: type[T]) -> T:
+    """Raises ProtocolError."""
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(f"The request is not understood: {exc}.") from exc
+
+
+def _part() -> Part:
+    """The page that the query asks for. Raises ProtocolError."""
+    asked = part_of({name: value for name, value in request.args.items() if name == "after"})
+    return Part(after=asked.after, limit=picture.ON_A_PAGE)
 
 
 def utc(at: float) -> str:
@@ -229,6 +292,11 @@ def utc(at: float) -> str:
 def iso(at: float) -> str:
     """A time as machines read it."""
     return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sentence(text: str) -> str:
+    """With a capital letter first; names within stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def host_id(moref: str, vcenter: str) -> str:

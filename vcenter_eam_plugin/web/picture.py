@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vcenter_eam_plugin.config import Mode
 from vcenter_eam_plugin.domain.errors import PluginError, UnknownTarget
 from vcenter_eam_plugin.domain.facts import EamStatus, IssueFacts
 from vcenter_eam_plugin.domain.fleet import Fleet
-from vcenter_eam_plugin.domain.issues import IssueType, issue_type
+from vcenter_eam_plugin.domain.issues import IssueType, Radius, issue_type
 from vcenter_eam_plugin.domain.operations import describe, resolve_steps
 from vcenter_eam_plugin.domain.status import ContrailVm, State, Violation
 from vcenter_eam_plugin.domain.upgrade import Upgrade
@@ -25,13 +26,21 @@ from vcenter_eam_plugin.domain.violations import advice
 from vcenter_eam_plugin.history import Entry
 from vcenter_eam_plugin.pipeline import Pipeline
 from vcenter_eam_plugin.service import Service
+from vcenter_eam_plugin.turns import Turns
 from vcenter_eam_plugin.unit import Unit
 from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY, WORST_FIRST
+from vcenter_eam_plugin.web.pages import Part, Shown
 
 ROOMY = 64
 """Hosts on one page up to which each is a tile with its name; more are a letter each."""
 MOST_TROUBLES = 25
 """Rows of the overview's table of hosts that need somebody; the grid shows all."""
+ON_A_PAGE = 100
+"""Rows of a long table: of a plan, of what waits, of the hosts with one issue."""
+MOST_KINDS = 8
+"""Kinds of steps that are listed before a service is activated; more are a link to the plan."""
+_SAY_MOST = ("failed", "running", "begun", "waiting", "done")
+"""Outcomes of steps, in the order of interest while an operation goes on."""
 _BAR = 1000.0
 """Width of the bar of states, in units of its own."""
 
@@ -65,16 +74,21 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class IssueGroup:
-    """One type of issue in one vCenter. ``solvable``: a person may have it resolved on one of these hosts at least."""
+    """One type of issue in one vCenter: all of its hosts, and those on the page that ``part`` is."""
 
     vcenter: str
     kind: IssueType
     policy: str
     hosts: tuple[IssueOn, ...]
+    part: Part
 
     @property
-    def solvable(self) -> bool:
-        return any(each.solvable for each in self.hosts)
+    def listed(self) -> Sequence[IssueOn]:
+        return self.part.of(self.hosts)
+
+    @property
+    def shown(self) -> Shown:
+        return self.part.shown(len(self.hosts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,56 @@ class Bar:
     count: int
     x: float
     width: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPicture:
+    """What would be done now in one vCenter, one page of it. ``trouble``: why no plan is known, or empty.
+
+    ``elsewhere`` names the instance that leads, where it is not this one; ``doing`` is what is on its way already.
+    """
+
+    name: str
+    mode: str
+    closed: str
+    elsewhere: str
+    doing: str
+    trouble: str
+    lines: Sequence[dict[str, str]]
+    notes: Sequence[str]
+    total_lines: int
+    total_notes: int
+    shown: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class KindOfStep:
+    """Steps that say the same, of an activation: how many, on whom if it is only one."""
+
+    text: str
+    radius: str
+    count: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPicture:
+    """What it means to activate or pause one vCenter now: what is planned, as ``digest`` says, kind by kind.
+
+    ``elsewhere`` names the instance that would have to be told instead. ``stays``: a restart begins in mode act.
+    """
+
+    vcenter: str
+    mode: str
+    elsewhere: str
+    trouble: str
+    steps: int
+    waits: int
+    kinds: tuple[KindOfStep, ...]
+    more: int
+    radius: str
+    digest: str
+    stays: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +199,7 @@ def overview(unit: Unit) -> dict[str, Any]:
     return {
         **told,
         "closed": unit.gate.closed(),
+        "elsewhere": unit.led_elsewhere(),
         "hosts": len(found),
         "counts": [(state, counts[state]) for state in FACES if counts[state]],
         "bars": bars(counts),
@@ -231,14 +296,16 @@ def troubles(units: Iterable[Unit]) -> tuple[list[tuple[str, ContrailVm]], int]:
     return found[:MOST_TROUBLES], max(len(found) - MOST_TROUBLES, 0)
 
 
-def issue_groups(unit: Unit) -> list[IssueGroup]:
-    """By type, that on most hosts first."""
+def issue_groups(unit: Unit, part: Part) -> list[IssueGroup]:
+    """By type, that on most hosts first; of each type one page."""
     pipeline = unit.pipeline
     if pipeline is None:
         return []
     fleet = pipeline.fleet
     found: dict[str, list[IssueOn]] = {}
+    turns = Turns()
     for status in sorted((each for each in fleet.statuses() if each.eam.issues), key=by_name):
+        turns.give()
         solvable = _solvable(fleet, status.esxi.moref)
         for issue in status.eam.issues:
             found.setdefault(issue.type, []).append(IssueOn(status, issue.description, issue.type in solvable))
@@ -246,7 +313,9 @@ def issue_groups(unit: Unit) -> list[IssueGroup]:
         if own.agent is None and own.host is None:
             found.setdefault(own.type, []).append(IssueOn(None, own.description, False))
     groups = [
-        IssueGroup(unit.name, issue_type(name), _policy(pipeline, issue_type(name)), tuple(hosts))
+        IssueGroup(
+            unit.name, issue_type(name), _policy(pipeline, issue_type(name)), tuple(hosts), part.within(len(hosts))
+        )
         for name, hosts in found.items()
     ]
     return sorted(groups, key=lambda group: (-len(group.hosts), group.kind.name))
@@ -274,6 +343,71 @@ def _policy(pipeline: Pipeline, kind: IssueType) -> str:
     if policy in ("auto", "auto_after_fix") and kind.name not in pipeline.planner.desired.auto_resolve:
         policy = "ask"
     return _POLICIES[policy]
+
+
+def plan_picture(service: Service, unit: Unit, part: Part) -> PlanPicture:
+    """The plan of one vCenter as it is now."""
+    shown, trouble = _plan(service, unit)
+    lines, notes = shown.get("lines", ()), shown.get("notes", ())
+    longest = max(len(lines), len(notes))
+    here = part.within(longest)
+    return PlanPicture(
+        name=unit.name,
+        mode=unit.gate.mode,
+        closed=unit.gate.closed(),
+        elsewhere=unit.led_elsewhere(),
+        doing=unit.pipeline.doing() if unit.pipeline is not None else "",
+        trouble=trouble,
+        lines=here.of(lines),
+        notes=here.of(notes),
+        total_lines=len(lines),
+        total_notes=len(notes),
+        shown=here.shown(longest),
+    )
+
+
+def switch_picture(service: Service, unit: Unit) -> SwitchPicture:
+    """What activating or pausing one vCenter would mean."""
+    plan, trouble = _plan(service, unit)
+    lines = plan.get("lines", ())
+    targets: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        targets.setdefault((line["text"], line["radius"]), []).append(line["target"])
+    # What touches most must be among those that are listed, however rare it is.
+    order = [radius.value for radius in Radius]
+    kinds = sorted(targets.items(), key=lambda each: (-order.index(each[0][1]), -len(each[1]), each[0][0]))
+    listed = kinds[:MOST_KINDS]
+    return SwitchPicture(
+        vcenter=unit.name,
+        mode=unit.gate.mode,
+        elsewhere=unit.led_elsewhere(),
+        trouble=trouble,
+        steps=len(lines),
+        waits=len(plan.get("notes", ())),
+        kinds=tuple(KindOfStep(*kind, len(on), on[0] if len(on) == 1 else "") for kind, on in listed),
+        more=len(lines) - sum(len(on) for _, on in listed),
+        radius=plan.get("radius", ""),
+        digest=plan.get("digest", ""),
+        stays=unit.config.eam.mode is Mode.ACT,
+    )
+
+
+def steps_shown(steps: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Steps of an operation, and how many more there are: of very many those that say most, since it is asked twice a
+    second how far it is."""
+    if len(steps) <= ON_A_PAGE:
+        return steps, 0
+    telling = sorted(steps, key=lambda step: _SAY_MOST.index(step["outcome"]))
+    return telling[:ON_A_PAGE], len(steps) - ON_A_PAGE
+
+
+def _plan(service: Service, unit: Unit) -> tuple[dict[str, Any], str]:
+    """The plan, or nothing and why."""
+    try:
+        (shown,) = service.operations.plan(unit.name)
+    except PluginError as exc:
+        return {}, str(exc)
+    return shown, ""
 
 
 def host_picture(service: Service, vcenter: str, moref: str) -> HostPicture:

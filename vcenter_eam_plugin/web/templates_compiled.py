@@ -33,7 +33,7 @@ def _compiled() -> _Compiled:
     app = Flask("templates", template_folder=str(Path(__file__).parent / "templates"), static_folder=None)
     app.jinja_env.bytecode_cache = cache
     # Names of filters are looked up while a template is compiled; the functions come with the page.
-    app.jinja_env.filters |= dict.fromkeys(("utc", "iso", "host_id"), str)
+    app.jinja_env.filters |= dict.fromkeys(("utc", "iso", "host_id", "sentence"), str)
     for name in app.jinja_env.list_templates(extensions=["html"]):
         app.jinja_env.get_template(name)
     return cache

@@ -32,13 +32,17 @@
   function putInPlace(old, fresh) {
     if (old.isEqualNode(fresh)) return;
     const focused = old.contains(document.activeElement) ? document.activeElement : null;
-    const href = focused && focused.getAttribute("href");
     const adopted = document.adoptNode(fresh);
     old.replaceWith(adopted);
-    if (href) {
-      const found = [...adopted.querySelectorAll("a[href]")].find((a) => a.getAttribute("href") === href);
-      if (found) found.focus({ preventScroll: true });
-    }
+    if (focused) focusAgain(focused);
+  }
+
+  // What took the place of a link that is no more: the one of the same name, or to the same place.
+  function focusAgain(gone) {
+    const href = gone.getAttribute("href");
+    const found = (gone.id && document.getElementById(gone.id))
+      || (href && [...document.querySelectorAll("main a[href]")].find((a) => a.getAttribute("href") === href));
+    if (found) found.focus({ preventScroll: true });
   }
 
   async function refresh() {
@@ -282,6 +286,7 @@
   // --- consent in a dialogue ------------------------------------------------------------------------------
 
   let following = 0;
+  let openedBy = null;
 
   function show(fresh) {
     const card = fresh.querySelector(".card");
@@ -320,15 +325,27 @@
     const opener = event.target.closest("a[data-dialog]");
     if (!opener) return;
     event.preventDefault();
+    if (!dialog.open) openedBy = opener;
     try { show(await fetchPiece(opener.href)); } catch { location.assign(opener.href); }
   });
+
+  // The browser gives the focus back to the opener, unless a newer piece of the page has taken its place meanwhile.
+  dialog.addEventListener("close", () => { if (openedBy && !openedBy.isConnected) focusAgain(openedBy); });
 
   dialog.addEventListener("submit", async (event) => {
     event.preventDefault();
     const form = event.target;
     for (const button of form.querySelectorAll("button")) button.disabled = true;
     try {
-      const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)), credentials: "same-origin" });
+      const action = new URL(form.action);
+      action.searchParams.set("part", "live");
+      const answer = await fetch(action, { method: "POST", body: new URLSearchParams(new FormData(form)), credentials: "same-origin" });
+      if (form.dataset.then === "close" && answer.ok && answer.redirected) {
+        dialog.close();
+        said.textContent = form.dataset.said;
+        refresh();
+        return;
+      }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (fresh.querySelector(".card")) show(fresh);
       else location.assign("/login"); // the session ended
