@@ -13,12 +13,13 @@ import gevent
 
 import vcenter_eam_plugin.web
 from tests.unit.test_history import status_of
+from vcenter_eam_plugin.domain.issues import Radius
 from vcenter_eam_plugin.domain.status import State
 from vcenter_eam_plugin.history import History
 from vcenter_eam_plugin.turns import SLICE
 from vcenter_eam_plugin.web.faces import FACES, NEEDS_SOMEBODY, WORST_FIRST
 from vcenter_eam_plugin.web.page import PIECES, in_turns
-from vcenter_eam_plugin.web.picture import ON_A_PAGE, Wanted, bars, by_name, steps_shown
+from vcenter_eam_plugin.web.picture import ON_A_PAGE, Wanted, bars, by_name, kinds_of_steps, steps_shown
 from vcenter_eam_plugin.web.stream import told
 
 HERE = Path(vcenter_eam_plugin.web.__file__).parent
@@ -75,6 +76,27 @@ def test_hosts_are_chosen_by_state_and_text() -> None:
         assert fits.fits(status), fits
     for other in (Wanted("ACTIVE"), Wanted("", "esx-2"), Wanted("ACTIVE", "host-1")):
         assert not other.fits(status), other
+
+
+def test_steps_that_say_the_same_are_one_line_and_what_touches_most_is_first() -> None:
+    """What activating would begin, of 2,500 hosts: one ContrailVM that is deleted must not be beyond the last line."""
+
+    def lines(count: int, text: str, radius: Radius) -> list[dict[str, str]]:
+        return [{"target": f"esx-{number}", "text": text, "radius": radius.value} for number in range(count)]
+
+    plan = [
+        *lines(2500, "set its settings", Radius.NOTHING),
+        *lines(3, "resolve VmPoweredOff", Radius.AGENT_VM),
+        *lines(1, "resolve VmMissing", Radius.AGENT_VM_LOST),
+        *lines(40, "resolve Other", Radius.AGENT_VM),
+    ]
+    assert [(kind.text, kind.count, kind.target) for kind in kinds_of_steps(plan)] == [
+        ("resolve VmMissing", 1, "esx-0"),
+        ("resolve Other", 40, ""),
+        ("resolve VmPoweredOff", 3, ""),
+        ("set its settings", 2500, ""),
+    ]
+    assert kinds_of_steps([]) == ()
 
 
 def test_of_an_operation_of_thousands_those_steps_show_that_say_most() -> None:

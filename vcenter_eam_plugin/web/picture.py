@@ -370,13 +370,7 @@ def switch_picture(service: Service, unit: Unit) -> SwitchPicture:
     """What activating or pausing one vCenter would mean."""
     plan, trouble = _plan(service, unit)
     lines = plan.get("lines", ())
-    targets: dict[tuple[str, str], list[str]] = {}
-    for line in lines:
-        targets.setdefault((line["text"], line["radius"]), []).append(line["target"])
-    # What touches most must be among those that are listed, however rare it is.
-    order = [radius.value for radius in Radius]
-    kinds = sorted(targets.items(), key=lambda each: (-order.index(each[0][1]), -len(each[1]), each[0][0]))
-    listed = kinds[:MOST_KINDS]
+    kinds = kinds_of_steps(lines)[:MOST_KINDS]
     return SwitchPicture(
         vcenter=unit.name,
         mode=unit.gate.mode,
@@ -384,12 +378,23 @@ def switch_picture(service: Service, unit: Unit) -> SwitchPicture:
         trouble=trouble,
         steps=len(lines),
         waits=len(plan.get("notes", ())),
-        kinds=tuple(KindOfStep(*kind, len(on), on[0] if len(on) == 1 else "") for kind, on in listed),
-        more=len(lines) - sum(len(on) for _, on in listed),
+        kinds=kinds,
+        more=len(lines) - sum(kind.count for kind in kinds),
         radius=plan.get("radius", ""),
         digest=plan.get("digest", ""),
         stays=unit.config.eam.mode is Mode.ACT,
     )
+
+
+def kinds_of_steps(lines: Iterable[Mapping[str, str]]) -> tuple[KindOfStep, ...]:
+    """Steps of a plan that say the same taken together. What touches most is first, however rare it is, then what is
+    done most often."""
+    targets: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        targets.setdefault((line["text"], line["radius"]), []).append(line["target"])
+    order = [radius.value for radius in Radius]
+    kinds = [KindOfStep(*kind, len(on), on[0] if len(on) == 1 else "") for kind, on in targets.items()]
+    return tuple(sorted(kinds, key=lambda kind: (-order.index(kind.radius), -kind.count, kind.text)))
 
 
 def steps_shown(steps: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
