@@ -27,7 +27,7 @@ def test_leadership_is_followed_while_vcenter_hangs_and_the_disk_is_full(monkeyp
         raise Unavailable("The upgrade's state cannot be written: No space left on device.")
 
     pipeline = Pipeline.__new__(Pipeline)
-    pipeline._stopping = Event()
+    pipeline._stopping, pipeline._tick_now = Event(), Event()
     pipeline._clock = lambda: 0.0
     pipeline._log = logging.getLogger("test.pipeline")
     pipeline.alarms = Alarms(pipeline._log, lambda: 0.0)
