@@ -118,7 +118,7 @@ def test_a_person_reads_what_and_what_to_do(installation: Installation) -> None:
     assert "FAIL  clusters:" in done.stdout
     assert "/DC0/host/ClusterA" in done.stdout, "the candidates"
     assert "skip  Agent VM settings: not looked at: clusters failed" in done.stdout
-    assert "1 thing(s) must be mended" in done.stderr
+    assert "one thing must be mended" in done.stderr
 
 
 # --- the way to vCenter -----------------------------------------------------------------------------------

@@ -54,16 +54,17 @@ def test_unmodified_pyvmomi_logs_in_with_what_was_printed_and_sigterm_ends_it() 
         assert not Path(about["ca_file"]).exists(), "its temporary directory is gone"
 
 
-def test_printed_section_is_a_configuration_as_it_stands(tmp_path: Path) -> None:
+def test_printed_sections_are_a_configuration_as_they_stand(tmp_path: Path) -> None:
     with simulator("--hosts", "1", "--clusters", "1") as process:
         assert process.stdout
         lines: list[str] = []
-        while not any(line.startswith("vc_ca_certs") for line in lines):
+        while not any(line.startswith("Certificate") for line in lines):
             lines.append(process.stdout.readline())
         start = lines.index("[VCENTER]\n")
         path = tmp_path / "vcenter_eam.conf"
-        path.write_text("".join(lines[start:]) + "[EAM]\nclusters = A\n", "utf-8")
+        path.write_text("".join(lines[start:-1]), "utf-8")
         (unit,) = load([path], {}).vcenters
+        assert unit.eam.clusters == ("/DC0/host/ClusterA",)
         assert unit.vcenter.vc_ca_certs
         assert unit.vcenter.vc_password()
 

@@ -87,6 +87,19 @@ def test_since_says_how_long_and_what_is_not_known(since: float | None, known: b
     assert row.split("│")[4].strip() == expected
 
 
+@pytest.mark.parametrize(
+    ("ms", "cpu_ms", "said"),
+    [(319.0, 9.0, None), (60.0, 55.0, "60 ms, 55 of it"), (1500.0, 9.0, "short of processor time")],
+    ids=["a busy machine", "our own doing", "a starved machine"],
+)
+def test_a_held_loop_is_told_where_somebody_should_look(ms: float, cpu_ms: float, said: str | None) -> None:
+    """A newcomer's first status said that the loop was held, 9 ms of 319 by computing: there was nothing to mend."""
+    loop = {"limit_ms": 50.0, "longest_in_last_minute": {"ms": ms, "cpu_ms": cpu_ms, "where": ""}}
+    text = " ".join(text_of(drawn(Seen([VCENTER], [], loop=loop), now=NOON)).split())
+    assert ("event loop" in text) is (said is not None)
+    assert said is None or said in text
+
+
 def test_ages_have_one_unit() -> None:
     assert [age(seconds) for seconds in (-3, 0, 59, 60, 3599, 3600, 86399, 86400, 10 * 86400)] == [
         "0s", "0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d",

@@ -68,7 +68,8 @@ def command(paths: tuple[Path, ...], vcenter: str, as_json: bool) -> None:
     else:
         click.echo(", ".join(f"{count} {name}" for name, count in summary.items() if count))
     if counts[Verdict.FAIL]:
-        raise CheckFailed(f"{counts[Verdict.FAIL]} thing(s) must be mended before the service can do its work.")
+        what = "one thing" if counts[Verdict.FAIL] == 1 else f"{counts[Verdict.FAIL]} things"
+        raise CheckFailed(f"{what} must be mended before the service can do its work.")
 
 
 def _findings(configuration: Configuration, vcenter: str, status: Status) -> Iterator[Finding]:

@@ -133,7 +133,10 @@ def _about(simulator: Simulator, package: Path | None) -> dict[str, Any]:
 
 def _for_people(simulator: Simulator, package: Path | None) -> str:
     about = _about(simulator, package)
-    sample = f"\n[EAM]\novf_package = {package}\n" if package is not None else ""
+    clusters = "".join(f"\n    /DC0/host/{cluster.name}" for cluster in simulator.vcenter.clusters())
+    sample = f"\n[EAM]\nclusters ={clusters}\n" if clusters else ""
+    if package is not None:
+        sample += f"ovf_package = {package}\n"
     return f"""vCenter (simulated) answers at {about["url"]}; Ctrl-C ends it.
 
 [VCENTER]

@@ -36,9 +36,15 @@ def candidates(name: str, known: Iterable[str]) -> str:
 
 
 def find_host(where: str, known: Mapping[str, str], name: str) -> str:
-    """The moref of the host of that name or moref; ``known`` maps morefs to names. Raises UnknownTarget."""
+    """The moref of the host of that name, or of the first label of one, or of that moref. Raises UnknownTarget.
+
+    ``known`` maps morefs to names. A whole name goes before a label: ``esx-1`` may be one host's name, and another's
+    first label.
+    """
     text = name.strip().casefold()
     found = [moref for moref, host in known.items() if text in (host.casefold(), moref)]
+    if not found and text and "." not in text and not text.isdigit():  # of an address that would be a number
+        found = [moref for moref, host in known.items() if text == host.casefold().partition(".")[0]]
     if not found:
         names = candidates(name, sorted(known.values()))
         raise UnknownTarget(f"{where}: no host is called {name!r}; there are: {names}.")

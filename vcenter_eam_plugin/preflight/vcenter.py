@@ -246,7 +246,10 @@ class _Looked:
             )
             return
         level = self._session.eam_stub().version.rpartition("version")[2].replace("_", ".")
-        yield self._about.passed("EAM", f"answers; we speak level {level}, and see {len(agencies)} agencies")
+        yield self._about.passed(
+            "EAM",
+            f"answers; we speak level {level}, and see {len(agencies)} agenc{'y' if len(agencies) == 1 else 'ies'}",
+        )
         yield from self._agency(agencies)
 
     def _agency(self, agencies: Sequence[AgencyFacts]) -> Iterator[Finding]:
