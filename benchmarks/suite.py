@@ -24,7 +24,10 @@ class Benchmark:
         yield from run(effort)
 
 
-BENCHMARKS = (Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),)
+BENCHMARKS = (
+    Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("resident", "resident", "the daemon with its fleet: calls, CPU, memory, its event loop"),
+)
 """In the order in which they run and are shown."""
 
 
