@@ -105,6 +105,13 @@ class Traffic:
         return sum(n for name, n in self.calls.items() if name.partition(".")[0] in EAM_OBJECTS)
 
 
+def read_holds(path: Path, since: float) -> list[Hold]:
+    """What :mod:`benchmarks.watched` wrote of holds that began after this moment (monotonic)."""
+    lines = path.read_text().splitlines()
+    found = [Hold(*map(float, line.split())) for line in lines if line.count(" ") == 3]
+    return [hold for hold in found if hold.at >= since]
+
+
 class VCenter:
     """A simulated vCenter, with one connection kept open for what is done to it."""
 
@@ -279,9 +286,7 @@ class Daemon:
 
     def holds(self, since: float) -> list[Hold]:
         """Of its event loop, that began after this moment (monotonic)."""
-        lines = (self._directory / "holds").read_text().splitlines()
-        found = [Hold(*map(float, line.split())) for line in lines if line.count(" ") == 3]
-        return [hold for hold in found if hold.at >= since]
+        return read_holds(self._directory / "holds", since)
 
     def log(self) -> str:
         """What it wrote."""

@@ -27,6 +27,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
     Benchmark("resident", "resident", "the daemon with its fleet: calls, CPU, memory, its event loop"),
+    Benchmark("ovf", "ovf", "downloads of the OVF package, against nginx"),
 )
 """In the order in which they run and are shown."""
 

@@ -38,6 +38,14 @@ class Watch:
         self._before.start(self._about_to_look)
         gc.callbacks.append(self._collected)
 
+    def stop(self) -> None:
+        """Write down no more."""
+        for watcher in (self._after, self._before):
+            watcher.stop()
+            watcher.close()
+        gc.callbacks.remove(self._collected)
+        self._file.close()
+
     def _looked(self) -> None:
         self._gc = 0.0
         self._cpu = time.thread_time()
