@@ -29,8 +29,8 @@ def main(url: str) -> None:
         head, _, body = head.partition(b"\r\n\r\n")
         assert b" 200 " in head.splitlines()[0], head
         came, buffer = len(body), bytearray(AT_ONCE)
-        while some := sock.recv_into(buffer, AT_ONCE, socket.MSG_TRUNC):
-            came += some
+        while size := sock.recv_into(buffer, AT_ONCE, socket.MSG_TRUNC):
+            came += size
     print(came)
 
 

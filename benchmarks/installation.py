@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from pyVim.connect import Disconnect, SmartConnect
 
 from benchmarks.processes import cpu_seconds
 from tests.support.processes import DaemonProcess, SimulatorProcess, simulator_process, write_secret
@@ -158,6 +159,19 @@ class VCenter:
         told = self.ask("GET", "traffic").get(address) or {"calls": {}, "updates": {}, "bytes_in": 0, "bytes_out": 0}
         return Traffic(Counter(told["calls"]), Counter(told["updates"]), told["bytes_in"], told["bytes_out"])
 
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """The content of a session of pyVmomi's own, as any program has one; it ends with the block."""
+        about = self.about
+        instance = SmartConnect(
+            host=about["host"], port=about["port"], user=about["user"], pwd=about["password"],
+            sslContext=ssl.create_default_context(cafile=about["ca_file"]),
+        )  # fmt: skip
+        try:
+            yield instance.content
+        finally:
+            Disconnect(instance)
+
     def section(self, directory: Path, *, name: str = "", poll_seconds: float) -> str:
         """The part of a daemon's configuration that is about it."""
         return VCENTER.format(
@@ -257,6 +271,10 @@ class Daemon:
             found.update(told["states"])
         return found
 
+    def leads(self) -> list[str]:
+        """Names of the vCenters that it leads."""
+        return [told["name"] for told in self.status().get("vcenters", ()) if told.get("leading")]
+
     def wait_until_leading(self) -> None:
         """Without asking it: an API that was never asked has not been loaded whole."""
         self._daemon.wait_until_leading()
@@ -294,6 +312,10 @@ class Daemon:
 
     def stop(self) -> None:
         assert self._daemon.terminate() == 0, self.log()[-3000:]
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._daemon.kill()
 
     def close(self) -> None:
         self._daemon.close()

@@ -8,7 +8,6 @@ everything happens at once.
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from benchmarks.installation import (
@@ -39,7 +37,9 @@ OFTEN, AS_USUAL = 2.0, 10.0
 """Seconds between polls: often, to count what each asks for; and the interval that the goals name."""
 NEW_HOST_CALLS = 8
 """To vCenter, for one: written down, so that one more is seen with one size, too."""
-IMPORTED = "from gevent import monkey; monkey.patch_all(); import pyVmomi, kombu, kombu.transport.pyamqp, sys; sys.stdin.read()"
+IMPORTED = (
+    "from gevent import monkey; monkey.patch_all(); import pyVmomi, kombu, kombu.transport.pyamqp, sys;sys.stdin.read()"
+)
 """What any program on these libraries pays. kombu loads its transport when it connects; the daemon has connected."""
 MAINTENANCE, POWERED_ON = 0.01, 0.05
 """Shares of the hosts that are in maintenance, and whose ContrailVM was just powered on."""
@@ -277,21 +277,12 @@ def _over_polls(there: VCenter, count: int) -> Traffic:
 
 def _names_one_by_one(there: VCenter) -> int:
     """What a program asks that makes a view of all hosts and reads the name of each; counted by the simulator."""
-    before = there.traffic()
-    context = ssl.create_default_context(cafile=there.about["ca_file"])
-    instance = SmartConnect(
-        host=there.about["host"], port=there.about["port"], user=there.about["user"], pwd=there.about["password"],
-        sslContext=context,
-    )  # fmt: skip
-    logged_in = there.traffic().since(before)
-    try:
-        content = instance.content
+    with there.client() as content:
+        before = there.traffic()
         view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
         assert len({host.name for host in view.view}) == there.hosts
         view.DestroyView()
-        return _to_vcenter(there.traffic().since(before)) - _to_vcenter(logged_in)
-    finally:
-        Disconnect(instance)
+        return _to_vcenter(there.traffic().since(before))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------

@@ -165,6 +165,10 @@ class Service:
             return errors[0]
         return None
 
+    def given_out(self) -> bool:
+        """Whether the first complete picture of every vCenter was given to whoever is told."""
+        return all(unit.pipeline is not None and unit.pipeline.fleet.given_out for unit in self.units)
+
     def activate(self) -> None:
         """Act from now on."""
         for unit in self.units:
