@@ -39,7 +39,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     with ExitStack() as stack:
         broker, folder = stack.enter_context(broker_and_folder())
         keeper = ZooKeeperNode(folder / "zookeeper")
-        stack.callback(keeper.close)
+        stack.callback(keeper.kill)
         keeper.start()
         more = ELECTION.format(port=keeper.port, session=SESSION)
         vcenters = {f"v{n}": stack.enter_context(vcenter(folder / f"v{n}", hosts)) for n in range(VCENTERS)}

@@ -5,8 +5,8 @@ A full collection holds the event loop for as long as it takes to walk through e
 are 40 ms, 2,500 hosts another 25 to 80 (measured). So while the daemon starts, whatever outlived a full collection is
 frozen, and the next one walks through what came since. Once every vCenter was read this ends, with what is there then.
 
-For the daemon alone: a host process decides for itself. The price: of what is frozen, cycles that are garbage later stay.
-That is what was made at the start and once; what the daemon makes while it runs is collected as ever.
+For the daemon alone: a host process decides for itself. The price: of what is frozen, cycles that are garbage later
+stay. That is what was made at the start and once; what the daemon makes while it runs is collected as ever.
 """
 
 from __future__ import annotations
