@@ -8,7 +8,7 @@ import dataclasses
 import click
 import pytest
 
-from benchmarks.page import BEGIN, END, PAGE, with_results
+from benchmarks.page import PAGE, SCALING, computed, table, with_part
 from benchmarks.row import FULL, at_most, exactly
 from benchmarks.scaling import exponent, slopes
 
@@ -21,10 +21,12 @@ def run_of(*rows, failed=()):
 
 
 def test_results_go_between_the_marks_and_nothing_else_changes():
-    page = f"before\n{BEGIN}\n\nold\n{END}\nafter\n"
+    begin, end = "<!-- results: python -m benchmarks.page FILE.json -->", "<!-- end of results -->"
+    page = f"before\n{begin}\n\nold\n{end}\nafter\n"
     met = FULL.row("poll", 1.0, unit="calls", floor=1.0, goal=exactly(1), hosts=100)
     missed = FULL.row("memory", 9.0, unit="KiB", goal=at_most(8), note="a|b")
-    made = with_results(page, [run_of(met, missed), run_of(failed=["ovf (exit code 1)"])])
+    text = table([run_of(met, missed), run_of(failed=["ovf (exit code 1)"])])
+    made = with_part(page, "results", text)
     assert made.startswith("before\n")
     assert made.endswith("\nafter\n")
     assert "old" not in made
@@ -32,13 +34,30 @@ def test_results_go_between_the_marks_and_nothing_else_changes():
     assert "| memory |  | 9 |  | KiB | 9 | at most 8 | **no** | a\\|b |" in made
     assert "10 s in all" in made
     assert "Not measured to the end: ovf (exit code 1)." in made
-    assert with_results(made, [run_of(met, missed), run_of(failed=["ovf (exit code 1)"])]) == made
+    assert with_part(made, "results", text) == made
 
 
 def test_a_page_without_marks_is_left_alone():
     with pytest.raises(click.ClickException):
-        with_results("no marks", [run_of()])
-    assert with_results(PAGE.read_text("utf-8"), [run_of()])
+        with_part("no marks", "results", "")
+    assert "new" in with_part(PAGE.read_text("utf-8"), "results", "new")
+    for name in ("fleet", "computed"):
+        assert "new" in with_part(SCALING.read_text("utf-8"), name, "new")
+
+
+def test_what_many_vcenters_need_is_computed_from_rows_or_not_told():
+    rows = [
+        FULL.row("memory: no hosts", 64.0, unit="MiB"),
+        FULL.row("memory: per host", 8.0, unit="KiB", hosts=2500),
+        FULL.row("idle: in the sweep", 0.5, unit="%", hosts=2500),
+        FULL.row("cold start: CPU", 4.0, unit="ms", hosts=2500),
+    ]
+    told = [dataclasses.asdict(row) for row in rows]
+    plan = computed(told)
+    assert "2.0 GiB" in plan  # 64 MiB and 250,000 x 8 KiB
+    assert "0.50 cores" in plan
+    assert "1000 s" in plan
+    assert computed(told[1:]) == ""
 
 
 def test_exponents_tell_linear_from_worse():
