@@ -36,7 +36,8 @@ from benchmarks.scaling import slopes
 OFTEN, AS_USUAL = 2.0, 10.0
 """Seconds between polls: often, to count what each asks for; and the interval that the goals name."""
 NEW_HOST_CALLS = 8
-"""To vCenter, for one: written down, so that one more is seen with one size, too."""
+"""To vCenter, for one, at most: a task of the host that comes with an update of its own is read by a call of its own, so
+it is one less where two came together. The slope says that it does not grow with the hosts."""
 IMPORTED = (
     "from gevent import monkey; monkey.patch_all(); import pyVmomi, kombu, kombu.transport.pyamqp, sys;sys.stdin.read()"
 )
@@ -48,6 +49,7 @@ SWEEP_BEGINS = 330.0
 HOLD = 0.05
 """Seconds for which the loop may be held: vcenter_eam_plugin.loop_watch.LIMIT, said again so that it cannot drift."""
 TOTALS = {
+    "newhost": 0,
     "poll: all healthy": 0,
     "cold start: CPU": 1,
     "all change: CPU": 1,
@@ -161,7 +163,7 @@ class _Size:
         what = ", ".join(f"{n} {name}" for name, n in sorted(most.calls.items()) if _is_vcenters(name))
         return self._effort.row(
             "newhost", _to_vcenter(most), unit="calls to vCenter", floor=names, ratio=_to_vcenter(most),
-            hosts=self._hosts - self._new, goal=exactly(NEW_HOST_CALLS), note=f"goal: as many at each size; {what}",
+            hosts=self._hosts - self._new, goal=at_most(NEW_HOST_CALLS), note=f"as many at each size; {what}",
         )  # fmt: skip
 
     # --- cold start, and after it -------------------------------------------------------------------------
