@@ -36,8 +36,8 @@ from benchmarks.scaling import slopes
 OFTEN, AS_USUAL = 2.0, 10.0
 """Seconds between polls: often, to count what each asks for; and the interval that the goals name."""
 NEW_HOST_CALLS = 8
-"""To vCenter, for one, at most: a task of the host that comes with an update of its own is read by a call of its own, so
-it is one less where two came together. The slope says that it does not grow with the hosts."""
+"""To vCenter, for one, at most. A task of the host that comes in an update of its own is read by a call of its own, so
+where two came together it is one less. The slope says that it does not grow with the hosts."""
 IMPORTED = (
     "from gevent import monkey; monkey.patch_all(); import pyVmomi, kombu, kombu.transport.pyamqp, sys;sys.stdin.read()"
 )
