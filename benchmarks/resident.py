@@ -33,7 +33,7 @@ from benchmarks.processes import resident_kib
 from benchmarks.row import Effort, Row, at_most, exactly
 from benchmarks.scaling import slopes
 
-OFTEN, AS_USUAL = 2.0, 10.0
+OFTEN, AS_USUAL = 1.0, 10.0
 """Seconds between polls: often, to count what each asks for; and the interval that the goals name."""
 NEW_HOST_CALLS = 8
 """To vCenter, for one, at most. A task of the host that comes in an update of its own is read by a call of its own, so
@@ -183,7 +183,7 @@ class _Size:
         )  # fmt: skip
 
     def _idle(self, ours: Daemon) -> Iterator[Row]:
-        seconds = 12.0 if self._effort.quick else 60.0
+        seconds = 8.0 if self._effort.quick else 60.0
         yield self._cpu(ours, "idle: between sweeps", seconds)
         if not self._effort.quick and self._hosts >= self._effort.hosts:
             gevent.sleep(max(ours.started_at + SWEEP_BEGINS - time.monotonic(), 0.0))
@@ -215,7 +215,8 @@ class _Size:
         began = time.monotonic()
         there.each("power_off", vms, "vm")
         ours.wait_for(lambda: (seen := ours.states()) and not seen["ACTIVE"], "every ContrailVM has its issue")
-        gevent.sleep(1.2 * AS_USUAL)  # a poll that carries all of them
+        # Polls that carry all of them: hints bring some at once, the timer others.
+        gevent.sleep(3.0 if self._effort.quick else 2 * AS_USUAL)
         yield self._held("loop: as many issues", ours.holds(began))
 
     # --- rows -----------------------------------------------------------------------------------------------
