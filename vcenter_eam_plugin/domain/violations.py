@@ -72,7 +72,7 @@ class Sight:
 
     @property
     def is_open(self) -> bool:
-        """Whether a rule may be broken from now on though neither host nor ContrailVM change: by time, or by tenants."""
+        """Whether a rule may be broken from now on though host and ContrailVM stay: by time, or by tenants."""
         return self.is_down or self.is_elsewhere or bool(self.back_from) or self.leaving_since is not None
 
 
