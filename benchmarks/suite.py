@@ -24,7 +24,13 @@ class Benchmark:
         yield from run(effort)
 
 
-BENCHMARKS = (Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),)
+BENCHMARKS = (
+    Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("resident", "resident", "the daemon with its fleet: calls, CPU, memory, its event loop"),
+    Benchmark("noise", "noise", "20,000 tenant VMs that are powered on and off all the time"),
+    Benchmark("ovf", "ovf", "downloads of the OVF package, against nginx"),
+    Benchmark("fleet", "fleet", "several vCenters shared out among two instances"),
+)
 """In the order in which they run and are shown."""
 
 

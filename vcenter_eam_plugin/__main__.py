@@ -11,7 +11,6 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -25,10 +24,14 @@ from vcenter_eam_plugin.cli.common import configuration_files, load_configuratio
 from vcenter_eam_plugin.domain.errors import PluginError  # noqa: E402
 from vcenter_eam_plugin.redaction import RedactedStream, Redactor, secrets_of  # noqa: E402
 from vcenter_eam_plugin.service import Service  # noqa: E402
+from vcenter_eam_plugin.survivors import Survivors  # noqa: E402
 from vcenter_eam_plugin.web.control import ControlSocket  # noqa: E402
 from vcenter_eam_plugin.web.server import WebServer  # noqa: E402
 
 log = logging.getLogger("vcenter_eam_plugin")
+
+LOOK_SECONDS = 1.0
+"""Between two looks at whether every vCenter has been read for the first time."""
 
 
 def run(paths: tuple[Path, ...]) -> None:
@@ -38,10 +41,8 @@ def run(paths: tuple[Path, ...]) -> None:
     redact = Redactor(lambda: secrets_of(configuration), time.monotonic)
     logs.configure(configuration.defaults, redact)
     sys.stderr = RedactedStream(sys.stderr, redact)
-    # What was imported, pyVmomi's types above all, lives until the end. Each full collection walked through it and
-    # held the event loop for 40 ms more (measured). A host process decides this for itself.
-    gc.collect()
-    gc.freeze()
+    survivors = Survivors()
+    survivors.set_aside()
     debug = configuration.defaults.log_level == "SYS_DEBUG"
     service = Service(configuration, logger=log, endpoints=(ControlSocket, WebServer), explain_holds=debug)
     with until_stopped() as stop:
@@ -53,6 +54,9 @@ def run(paths: tuple[Path, ...]) -> None:
             failure = service.first_failure(stop)
             if failure is not None:
                 raise failure
+            while not stop.wait(LOOK_SECONDS) and not service.given_out():
+                pass
+            survivors.settle()
             stop.wait()
             log.info("Told to stop.")
         finally:

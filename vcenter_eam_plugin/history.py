@@ -11,7 +11,7 @@ Not promised: what was before the start, or more than :data:`MOST_PER_HOST` chan
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -50,7 +50,8 @@ class History:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._now = wall_clock
-        self._lines: dict[tuple[str, str], deque[Entry]] = {}
+        # Lists, short as most are: an empty deque has room for 64.
+        self._lines: dict[tuple[str, str], list[Entry]] = {}
         self._newest: OrderedDict[tuple[str, str], Change] = OrderedDict()
         self._gone: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._number = 0
@@ -111,10 +112,11 @@ class History:
         lines = self._lines.get(key)
         found = lines is None
         if lines is None:
-            lines = self._lines[key] = deque(maxlen=MOST_PER_HOST)
+            lines = self._lines[key] = []
         reason = "; ".join((status.reason, *(violation.text for violation in status.violations)))
         issues = tuple(sys.intern(name) for name in sorted({issue.type for issue in status.eam.issues}))
         last = lines[-1] if lines else None
         if last is None or (last.state, last.reason, last.issues) != (status.state, reason, issues):
             # The same few sentences stand in thousands of lines.
             lines.append(Entry(now, status.state, sys.intern(reason), found, issues))
+            del lines[:-MOST_PER_HOST]

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -22,8 +22,6 @@ from vcenter_eam_plugin import audit
 from vcenter_eam_plugin.audit import AuditTrail
 from vcenter_eam_plugin.brokers import broker_settings
 from vcenter_eam_plugin.bus.broker import BrokerSettings
-from vcenter_eam_plugin.cluster.client import ZooKeeper
-from vcenter_eam_plugin.cluster.election import Election
 from vcenter_eam_plugin.config import Configuration
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.domain.leadership import Leadership
@@ -39,7 +37,9 @@ from vcenter_eam_plugin.permissions import own_directory
 from vcenter_eam_plugin.redaction import Redactor, secrets_of
 from vcenter_eam_plugin.unit import Unit
 from vcenter_eam_plugin.witness import Witness
-from vcenter_eam_plugin.zookeepers import zookeeper_settings
+
+if TYPE_CHECKING:
+    from vcenter_eam_plugin.cluster.client import ZooKeeper
 
 STOP_SECONDS = 5.0
 """What an orderly end may take, from SIGTERM to the last greenlet."""
@@ -165,6 +165,10 @@ class Service:
             return errors[0]
         return None
 
+    def given_out(self) -> bool:
+        """Whether the first complete picture of every vCenter was given to whoever is told."""
+        return all(unit.pipeline is not None and unit.pipeline.fleet.given_out for unit in self.units)
+
     def activate(self) -> None:
         """Act from now on."""
         for unit in self.units:
@@ -207,6 +211,10 @@ class Service:
         settings = self.configuration.zookeeper
         if settings is None or self._is_master is not None:
             return None
+        # Here alone: 2 MiB that a daemon without an election never needs.
+        from vcenter_eam_plugin.cluster.client import ZooKeeper  # noqa: PLC0415
+        from vcenter_eam_plugin.zookeepers import zookeeper_settings  # noqa: PLC0415
+
         return ZooKeeper.connect_to(zookeeper_settings(settings), self.log.getChild("zookeeper"))
 
     def _elect(self, vcenter_uuid: str, least: Callable[[], int]) -> Leadership:
@@ -214,6 +222,8 @@ class Service:
             return HostSays(self._is_master, self.name, self.log)
         if self._zookeeper is None:
             return Alone(self.name)
+        from vcenter_eam_plugin.cluster.election import Election  # noqa: PLC0415
+
         return Election(
             self._zookeeper,
             vcenter_uuid,

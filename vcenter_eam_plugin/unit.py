@@ -19,7 +19,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from vcenter_eam_plugin import failpoints, host_spec_file
+from vcenter_eam_plugin import failpoints
 from vcenter_eam_plugin.actor import PackageSource
 from vcenter_eam_plugin.alarms import Alarms
 from vcenter_eam_plugin.audit import Tell, untold
@@ -309,6 +309,9 @@ def _load_host_specs(config: VCenterUnit) -> HostSpecs:
     """The host specification, before any connection. Raises ConfigurationError for what concerns more than one host."""
     if config.eam.host_spec_file is None:
         return HostSpecs(vm_name_format=config.eam.vm_name_format)
+    # Here alone: 1 MiB, most of it of the YAML parser, that a daemon without such a file never needs.
+    from vcenter_eam_plugin import host_spec_file  # noqa: PLC0415
+
     return host_spec_file.load(config.eam.host_spec_file, vm_name_format=config.eam.vm_name_format)
 
 

@@ -22,7 +22,7 @@ from pyVmomi import SoapStubAdapter, eam, vim
 
 from tests.support import govmomi_client
 from tests.support.simulator import assert_no_leaks, connected, eam_manager, wait_for
-from tests.support.simulator_calls import PC, changes, hosts_of
+from tests.support.simulator_calls import PC, changes, hosts_of, view_of
 from vcenter_eam_plugin.simulator.server import Simulator
 
 MAINTENANCE = "runtime.inMaintenanceMode"
@@ -294,6 +294,25 @@ def test_control_moves_faults_knobs_and_inventory_and_tells_the_journal(simulato
     entries = ask(simulator, "GET", "/simulator/journal")[1]
     assert any(entry["kind"] == "stimulus" or "add_host" in json.dumps(entry) for entry in entries)
     assert ask(simulator, "GET", f"/simulator/journal?after={entries[-1]['seq']}")[1] == []
+
+
+def test_traffic_counts_what_each_address_asked_and_was_told(simulator: Simulator) -> None:
+    """The benchmarks' counts of calls are these."""
+    assert ask(simulator, "GET", "/simulator/traffic") == (200, {})
+    hosts = simulator.vcenter.hosts()
+    with connected(simulator) as instance:
+        content = instance.content
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
+        collector = content.propertyCollector
+        collector.CreateFilter(view_of(view, "name"), False)
+        version = collector.WaitForUpdatesEx("", None).version
+        simulator.vcenter.stimuli.rename(hosts[0], "another")
+        collector.WaitForUpdatesEx(version, None)
+    told = ask(simulator, "GET", "/simulator/traffic")[1]["127.0.0.1"]
+    assert told["calls"]["SessionManager.Login"] == 1
+    assert told["calls"]["PropertyCollector.WaitForUpdatesEx"] == 2
+    assert told["updates"] == {"HostSystem": len(hosts) + 1}
+    assert told["bytes_out"] > told["bytes_in"] > 0
 
 
 # Life ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ decided here. Since direct imports are checked for every part, indirect ones fol
 import ast
 import functools
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,6 +178,15 @@ def test_every_declared_library_is_used() -> None:
     used = {imported.split(".")[0].lower() for _, path in modules() for imported in imports_of(path)}
     assert "gevent" in declared
     assert {name for name in declared if not names.get(name, {name}) & used} == set()
+
+
+def test_the_daemon_leaves_out_what_an_idle_one_never_needs() -> None:
+    """Memory: libraries for TLS trouble, packages, elections and tables cost as much again as the daemon's own code."""
+    code = "from gevent import monkey; monkey.patch_all(); import vcenter_eam_plugin.__main__, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "pyVmomi" in loaded
+    assert loaded & {"cryptography", "lxml", "kazoo", "rich", "stevedore"} == set()
 
 
 def test_every_file_carries_the_licence() -> None:

@@ -78,6 +78,31 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch)
 
 
+def test_a_host_at_rest_is_judged_when_it_changes_and_not_every_two_seconds(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Walking through 2,500 healthy hosts at each look was most of what an idle daemon computed."""
+    judged: list[str] = []
+    really = rule_watch.broken_rules
+    monkeypatch.setattr(rule_watch, "broken_rules", lambda sight: judged.append(sight.host.moref) or really(sight))
+    watch.look()
+    judged.clear()
+    watch.look()
+    assert judged == []
+    watch.see(power=VmPower.POWERED_OFF)
+    watch.look()
+    watch.look()
+    assert judged == ["host-1", "host-1"], "down, so tenants may come at any time"
+    watch.see(power=VmPower.POWERED_ON)
+    watch.look()
+    judged.clear()
+    watch.look()
+    assert judged == []
+    watch.look(seconds=61.0)  # what HA counts was read anew
+    watch.look()
+    assert sorted(judged) == ["host-1", "host-2"]
+
+
 def test_while_all_is_well_nothing_is_asked_and_nothing_published(watch: Watch) -> None:
     """S12: the cost follows what is wrong."""
     assert watch.look() == []

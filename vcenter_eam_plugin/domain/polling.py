@@ -13,17 +13,19 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from vcenter_eam_plugin.domain.facts import EamStatus
+from vcenter_eam_plugin.domain.facts import AgentFacts, EamStatus
 from vcenter_eam_plugin.domain.fleet import Fleet
-from vcenter_eam_plugin.domain.status import State
+from vcenter_eam_plugin.domain.status import ContrailVm, State
 
 SWEEP_SECONDS = 600.0
 """Everybody is read once in this time, so that whatever no rule foresees is healed within ten minutes."""
 STEADY_RED_SECONDS = 300.0
-"""A red agent whose issues do not change is read at growing intervals up to this."""
+"""A red agent whose issues do not change is read at growing intervals up to this, unless it is rightly red."""
 MEMBERSHIP_SECONDS = 60.0
 """``QueryAgent`` at least this often; at once when the inventory or an event says that membership may have changed."""
 
+_RIGHTLY_RED = (State.MAINTENANCE, State.STANDBY)
+"""Red as it should be: nothing happens there before the host changes, and that the inventory tells."""
 _WORKING = (State.DEPLOYING, State.PROVISIONED, State.STARTING, State.REMOVING, State.PENDING)
 
 
@@ -94,15 +96,15 @@ class PollSchedule:
                 or (types != reported and agent.read_began < fleet.agency_read_began)
                 or not fleet.is_settled(agent)
                 or (status is not None and status.state in _WORKING)
-                or now - agent.read_began >= self._interval(moref, types, agent.status, now)
+                or now - agent.read_began >= self._interval(moref, types, _is_trouble(agent, status), now)
             ):
                 chosen.append(moref)
         for moref in self._steady_red_since.keys() - (fleet.members or frozenset()):
             del self._steady_red_since[moref]
         return tuple(sorted(chosen))
 
-    def _interval(self, moref: str, types: frozenset[str], status: EamStatus, now: float) -> float:
-        if status is not EamStatus.RED:
+    def _interval(self, moref: str, types: frozenset[str], trouble: bool, now: float) -> float:
+        if not trouble:
             self._steady_red_since.pop(moref, None)
             # Spread the sweep, or all agents of a cold start would fall due in one poll for ever.
             return SWEEP_SECONDS * (0.5 + 0.5 * (zlib.crc32(moref.encode()) % 1000) / 1000)
@@ -110,3 +112,7 @@ class PollSchedule:
         if known is None or known[0] != types:
             self._steady_red_since[moref] = known = (types, now)
         return min(max(self.poll, (now - known[1]) / 2), STEADY_RED_SECONDS)
+
+
+def _is_trouble(agent: AgentFacts, status: ContrailVm | None) -> bool:
+    return agent.status is EamStatus.RED and (status is None or status.state not in _RIGHTLY_RED)

@@ -70,6 +70,11 @@ class Sight:
     def is_elsewhere(self) -> bool:
         return self.vm is not None and self.vm.host not in (None, self.host.moref)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a rule may be broken from now on though host and ContrailVM stay: by time, or by tenants."""
+        return self.is_down or self.is_elsewhere or bool(self.back_from) or self.leaving_since is not None
+
 
 def _late_power_on(sight: Sight) -> str:
     """S10: EAM powers the ContrailVM on before the host's exit from maintenance ends."""

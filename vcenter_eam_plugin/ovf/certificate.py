@@ -12,9 +12,6 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-
 from vcenter_eam_plugin.domain.errors import ConfigurationError
 
 
@@ -31,6 +28,10 @@ class PinnedCertificate:
 
 def read_certificate(path: Path) -> PinnedCertificate:
     """The first certificate of a PEM file: the server's own, before its intermediates. Raises ConfigurationError."""
+    # Here and below alone: 8 MiB that a server without TLS never needs.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as exc:
@@ -42,6 +43,9 @@ def read_certificate(path: Path) -> PinnedCertificate:
 
 def describe(der: bytes) -> PinnedCertificate:
     """What is known of a certificate. Raises ValueError when it is none."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+
     certificate = x509.load_der_x509_certificate(der)
     return PinnedCertificate(
         pem=certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),

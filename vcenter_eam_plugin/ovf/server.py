@@ -6,7 +6,8 @@ table, never joined to a path. It must run for as long as the agency lives, beca
 every package that was ever published stays served while its files are there, also after a restart.
 
 What is served is what was published: a file that was touched since is read again first, and refused if it differs.
-Files are opened and read by threads, a small piece at a time, so neither memory nor the event loop feels their size.
+Files are opened and read by threads, so that a slow disk holds nobody up. Without TLS the kernel sends them, and their
+bytes never come here; with it they come a small piece at a time. Neither memory nor the event loop feels their size.
 
 Not promised: authentication (EAM knows none for a package), compression, several ranges in one answer.
 """
@@ -41,6 +42,8 @@ from vcenter_eam_plugin.ovf.package import Layout, Package, Piece, Stamp, hash_p
 
 _CHUNK = 256 << 10
 """Bytes per read and write: large enough for speed, small enough that other greenlets run in between."""
+_SENT_AT_ONCE = 8 << 20
+"""Bytes that the kernel is asked to send by itself: more than a socket takes in one go."""
 _CONNECTIONS = 256
 """A whole fleet that redeploys asks for no more at once: vCenter itself fetches, host by host."""
 _THREADS = 6
@@ -278,7 +281,11 @@ class OvfServer:
 
 
 class _Body:
-    """The bytes of an answer, read by a thread, one chunk at a time. WSGI calls ``close`` however it ends."""
+    """The bytes of an answer, read by a thread, one chunk at a time. WSGI calls ``close`` however it ends.
+
+    A thread that is at work when its greenlet is killed goes on with the numbers of its descriptors. The greenlet waits
+    for it, so that file and connection are closed, and their numbers free for others, only when it is through.
+    """
 
     def __init__(self, file: int, files: ThreadPool, logger: logging.Logger, name: str) -> None:
         self._file: int | None = file
@@ -297,13 +304,32 @@ class _Body:
     def __next__(self) -> bytes:
         if self._file is None or self._at >= self._end:
             raise StopIteration
-        chunk: bytes = self._files.apply(os.pread, (self._file, min(_CHUNK, self._end - self._at), self._at))
-        if not chunk:
+        chunk: bytes = self._in_thread(os.pread, self._file, min(_CHUNK, self._end - self._at), self._at)
+        self._go_on(len(chunk))
+        return chunk
+
+    def send_to(self, sock: socket.socket) -> None:
+        """All of it, by the kernel. Raises OSError; a peer that takes nothing for too long is one."""
+        while self._file is not None and self._at < self._end:
+            sent = self._in_thread(_send_some, sock.fileno(), self._file, self._at, self._end - self._at)
+            if sent is not None:
+                self._go_on(sent)
+            else:
+                sock.sendall(next(self))  # it is full: this waits, with the connection's time-out
+
+    def _go_on(self, size: int) -> None:
+        if not size:
             # The length was told already, so all that is left is to hang up.
             self._log.error("%s of an OVF package was cut short while it was being downloaded.", self._name)
             raise OSError(errno.EPIPE, "the file ended before its time")
-        self._at += len(chunk)
-        return chunk
+        self._at += size
+
+    def _in_thread(self, read: Callable[..., Any], *args: object) -> Any:
+        working = self._files.spawn(read, *args)
+        try:
+            return working.get()
+        finally:
+            working.wait()
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -320,6 +346,14 @@ class _Handler(PatientHandler):
         if self.content_length:
             raise ValueError("a request for a file has no body")
         return read
+
+    def process_result(self) -> None:
+        """A file goes out by the kernel where nothing has to be encrypted."""
+        if not isinstance(self.result, _Body) or self.server.ssl_enabled:
+            super().process_result()
+            return
+        self.write(b"")  # the head
+        self.result.send_to(self.socket)
 
     def handle_error(self, kind: Any, value: Any, trace: Any) -> None:
         if not issubclass(kind, OSError):
@@ -349,6 +383,14 @@ class _Server(WSGIServer):  # type: ignore[misc] # gevent has no types
     def handle(self, sock: socket.socket, address: Any) -> None:
         sock.settimeout(_IDLE_SECONDS)
         super().handle(sock, address)
+
+
+def _send_some(sock: int, file: int, start: int, size: int) -> int | None:
+    """How many bytes were sent; ``None`` when the socket takes none now, 0 at the end of the file."""
+    try:
+        return os.sendfile(sock, file, start, min(size, _SENT_AT_ONCE))
+    except BlockingIOError:
+        return None
 
 
 def _open_file(path: Path) -> tuple[int, Stamp]:

@@ -10,6 +10,7 @@ Only loopback peers are answered, and only with the token that the simulator pri
     GET    /simulator/knobs             all knobs
     POST   /simulator/knobs             {"power_on": 1.5}
     GET    /simulator/journal[?after=N] what really happened, from sequence number N on
+    GET    /simulator/traffic           what each client address asked so far, and what it was told
     POST   /simulator/stimuli           {"verb": "add_host", "cluster": "ClusterA"}
 """
 
@@ -84,6 +85,8 @@ class Control:
                 query = parse_qs(environ.get("QUERY_STRING", ""))
                 after = int(query.get("after", ["0"])[0])
                 return [entry.as_dict() for entry in self._simulator.journal if entry.seq > after]
+            case ("GET", "traffic"):
+                return self._simulator.dispatcher.traffic.as_dict()
             case ("POST", "stimuli"):
                 return self._stimulus(_body(environ))
         raise _Refused("404 Not Found", f"There is no {verb} /simulator/{'/'.join(parts)}.")

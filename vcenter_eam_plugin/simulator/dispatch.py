@@ -32,6 +32,7 @@ from vcenter_eam_plugin.simulator.property_collector import (
 )
 from vcenter_eam_plugin.simulator.property_paths import read
 from vcenter_eam_plugin.simulator.session_manager import SessionManager, WireCall
+from vcenter_eam_plugin.simulator.traffic import Traffic
 from vcenter_eam_plugin.simulator.wire import (
     EAM_NAMESPACE,
     VIM_NAMESPACE,
@@ -112,6 +113,7 @@ class Dispatcher:
         self._sessions = sessions
         self._hub = hub
         self._encoders: dict[tuple[str, str], Encoder] = {}
+        self.traffic = Traffic()
         self.errors: list[BaseException] = []
 
     def answer(
@@ -130,19 +132,39 @@ class Dispatcher:
 
         ``certificate`` is what the client showed in the TLS handshake, in DER.
         """
+        client = self.traffic.of(address)
+        client.bytes_in += len(body)
+        reply = self._answer(path, body, action, cookie, address, agent, hits, gone, certificate)
+        client.bytes_out += len(reply.body)
+        return reply
+
+    def _answer(
+        self,
+        path: str,
+        body: bytes,
+        action: str,
+        cookie: str | None,
+        address: str,
+        agent: str,
+        hits: dict[str, Fault],
+        gone: Callable[[], bool],
+        certificate: bytes | None,
+    ) -> Reply:
         namespace = EAM_NAMESPACE if path == EAM_PATH else VIM_NAMESPACE
         try:
             version = self.versions(path).resolve(action, strict="refuse_newer" in hits)
             request = decode(body, version)
         except BadRequest as exc:
             return Reply(_ERROR, plain_fault(str(exc)))
+        client = self.traffic.of(address)
+        client.calls[f"{request.type}.{request.method}"] += 1
         encoder = self._encoder(version, namespace)
         session = self._sessions.by_cookie(cookie_of(cookie))
         effects = frozenset(hits) & (EFFECTS | {_EAM_LOADING})
         if session is not None and session.ghost:
             effects |= {session.ghost}
         user = self._sessions.user(session) if session is not None else _NOBODY
-        call = WireCall(session, user, encoder, address, agent, effects, gone, certificate)
+        call = WireCall(session, user, encoder, address, agent, effects, gone, certificate, told=client.updates)
         if session is not None:
             session.began()
         manager = self._world.objects.get(EAM_MANAGER) if path == EAM_PATH else None

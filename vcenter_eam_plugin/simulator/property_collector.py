@@ -322,6 +322,7 @@ class Filter(ManagedObject):
             if known is None:
                 return ""
             del self._known[moid]
+            call.told[self._kinds[moid]] += 1
             return f"<objectSet><kind>leave</kind>{_reference('obj', self._kinds.pop(moid), moid)}</objectSet>"
         paths = self._sets.paths(obj.vmodl)
         if paths is None:
@@ -336,6 +337,7 @@ class Filter(ManagedObject):
             body = "".join(self._changes(obj, paths, changed, known, call))
             if not body:
                 return ""
+        call.told[name] += 1
         return f"<objectSet><kind>{kind}</kind>{_reference('obj', name, moid)}{body}</objectSet>"
 
     def _first(self, obj: ManagedObject, paths: Iterable[str], known: dict[str, str], call: WireCall) -> Iterator[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +36,7 @@ class WireCall(Call):
 
     ``session`` is ``None`` before a login; a successful login leaves its session in ``opened``. ``effects`` names the
     faults by name that apply to this call and that only the method itself can act out. ``gone`` tells a method that
-    waits whether its client still listens.
+    waits whether its client still listens. ``told`` counts the object updates by type that the answer holds.
     """
 
     session: Session
@@ -50,6 +51,7 @@ class WireCall(Call):
         effects: frozenset[str] = frozenset(),
         gone: Callable[[], bool] = lambda: False,
         certificate: bytes | None = None,
+        told: Counter[str] | None = None,
     ) -> None:
         super().__init__(user.name, encoder.version, session, functools.partial(require, user), address)
         self.encoder = encoder
@@ -57,6 +59,7 @@ class WireCall(Call):
         self.effects = effects
         self.gone = gone
         self.certificate = certificate
+        self.told = told if told is not None else Counter()
         self.opened: Session | None = None
 
 

@@ -30,7 +30,6 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import gevent
-from cryptography import x509
 from gevent.lock import BoundedSemaphore
 from pyVmomi import SoapStubAdapter, vim
 from pyVmomi.VmomiSupport import GetServiceVersions, versionIdMap
@@ -728,6 +727,9 @@ def _notice_dead_peer(sock: Any) -> None:
 def _describe(der: bytes) -> str:
     """Subject, validity and SHA-256 thumbprint of a certificate, for a person who must decide."""
     thumbprint = ":".join(f"{byte:02X}" for byte in hashlib.sha256(der).digest())
+    # Here alone: 8 MiB that a daemon with the right certificates never needs.
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         subject = x509.load_der_x509_certificate(der).subject.rfc4514_string() or "empty"
     except ValueError:

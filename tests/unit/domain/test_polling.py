@@ -119,25 +119,37 @@ def test_a_hinted_host_is_read_once() -> None:
 
 
 def test_steady_reds_back_off_to_five_minutes() -> None:
-    """S10: one host in maintenance keeps the agency red for a week; its agent is not read ten thousand times."""
-    host = a_host(2, in_maintenance=True)
-    fleet = a_fleet(a_host(1), host, agents=(an_agent(1), an_agent(2, "HostInMaintenanceMode", read_began=100.0)),
-                    agency=an_agency(an_issue("HostInMaintenanceMode", 2)))  # fmt: skip
+    """An issue that waits for a person keeps its agent red for a week; it is not read ten thousand times."""
+    fleet = a_fleet(a_host(1), a_host(2), agents=(an_agent(1), an_agent(2, "VmCorrupted", read_began=100.0)),
+                    agency=an_agency(an_issue("VmCorrupted", 2)))  # fmt: skip
     schedule, now, reads = settled_schedule(), 100.0, [100.0]
     while now < 4000.0:
         now += POLL
         fleet.apply(AgentsObserved((an_agent(1, read_began=now),)))
         if "agent-2" in schedule.choose(fleet, now):
-            fleet.apply(AgentsObserved((an_agent(2, "HostInMaintenanceMode", read_began=now),)))
+            fleet.apply(AgentsObserved((an_agent(2, "VmCorrupted", read_began=now),)))
             reads.append(now)
     gaps = [later - earlier for earlier, later in pairwise(reads)]
     assert gaps == sorted(gaps)
     assert gaps[0] <= 2 * POLL
     assert gaps[-1] == STEADY_RED_SECONDS
-    fleet.apply(AgentsObserved((an_agent(2, "VmCorrupted", read_began=now),)))
-    fleet.apply(AgencyObserved(now, an_agency(an_issue("VmCorrupted", 2))))
+    fleet.apply(AgentsObserved((an_agent(2, "VmPoweredOff", read_began=now),)))
+    fleet.apply(AgencyObserved(now, an_agency(an_issue("VmPoweredOff", 2))))
     schedule.choose(fleet, now)
     assert schedule.choose(fleet, now + POLL) == ("agent-2",), "another issue begins anew"
+
+
+def test_in_maintenance_an_agent_is_red_and_settled() -> None:
+    """S10: such a host keeps the agency red for a week. Its agent is read with the sweep alone until it leaves."""
+    host = a_host(2, in_maintenance=True)
+    fleet = a_fleet(a_host(1), host, agents=(an_agent(1), an_agent(2, "HostInMaintenanceMode", read_began=100.0)),
+                    agency=an_agency(an_issue("HostInMaintenanceMode", 2)))  # fmt: skip
+    schedule, now = settled_schedule(), 100.0
+    while now < 100.0 + SWEEP_SECONDS / 2 - POLL:
+        now += POLL
+        assert "agent-2" not in schedule.choose(fleet, now)
+    fleet.apply(InventoryObserved(now, hosts=(a_host(2, task=HostTask.EXITING_MAINTENANCE, in_maintenance=True),)))
+    assert "agent-2" in schedule.choose(fleet, now)
 
 
 def test_a_rolling_sweep_covers_everybody_in_ten_minutes() -> None:
