@@ -79,14 +79,15 @@ class RuleWatcher:
             self.look()
 
     def look(self) -> None:
-        """Judge every watched host by what is known now, and publish what is new."""
+        """Judge every host that is not at rest by what is known now, and publish what is new."""
         turns = Turns()
-        for host in self._watch.watched():
+        for host in self._watch.restless():
             turns.give()
             sight = self._watch.sight(self._fleet, host, self._clock())
             if sight is None:
                 continue
             found = broken_rules(sight)
+            self._watch.judged(sight, found)
             changed = self._fleet.set_violations(host, found)
             if changed:
                 for violation in found:
@@ -96,7 +97,7 @@ class RuleWatcher:
     def _hosts_to_read(self) -> tuple[str, ...]:
         turns = Turns()
         hosts = []
-        for host in sorted(self._watch.watched()):
+        for host in sorted(self._watch.restless()):
             turns.give()
             if self._watch.is_to_be_read(self._fleet, host):
                 hosts.append(host)
