@@ -24,7 +24,11 @@ class Benchmark:
         yield from run(effort)
 
 
-BENCHMARKS = (Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),)
+BENCHMARKS = (
+    Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("throughput", "throughput", "observations through fleet, outbox and publisher until the broker confirms"),
+    Benchmark("delivery", "delivery", "change in vCenter to confirmed message: latency, burst, restart"),
+)
 """In the order in which they run and are shown."""
 
 
