@@ -343,6 +343,18 @@ def test_above_the_bound_the_newest_state_stands_for_those_before_it(reopen: Cal
     assert (message.old_state, message.state, message.coalesced) == (A, State.DEPLOYING, 3)
 
 
+def test_what_came_earlier_in_the_same_call_is_swallowed_too(reopen: Callable[..., Outbox]) -> None:
+    """It is not in the file yet when the next of its key comes."""
+    outbox = reopen(bound=0)
+    outbox.accept([contrail_vm(1, A)])
+    send_all(outbox)
+    outbox.accept([contrail_vm(1, B), contrail_vm(2, A), contrail_vm(1, C)])
+    assert [(m.key, m.old_state, m.state, m.coalesced) for m in waiting(outbox)] == [
+        (key_of(2), None, A, 0),
+        (key_of(1), A, C, 1),
+    ]
+
+
 def test_coalescing_back_to_what_was_sent_says_nothing_at_all(reopen: Callable[..., Outbox]) -> None:
     """Else two `state` messages of equal state would stand side by side."""
     outbox = reopen(bound=0)
