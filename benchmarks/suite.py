@@ -26,6 +26,8 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("throughput", "throughput", "observations through fleet, outbox and publisher until the broker confirms"),
+    Benchmark("delivery", "delivery", "change in vCenter to confirmed message: latency, burst, restart"),
     Benchmark("resident", "resident", "the daemon with its fleet: calls, CPU, memory, its event loop"),
     Benchmark("noise", "noise", "20,000 tenant VMs that are powered on and off all the time"),
     Benchmark("ovf", "ovf", "downloads of the OVF package, against nginx"),

@@ -464,7 +464,7 @@ class RabbitConfig:
         default="vcenter_eam.analytics",
     )
     publish_window: int = option(
-        integer(1, 1000), "Messages that may be on their way to the broker unconfirmed.", default=100
+        integer(1, 1000), "Messages that may be on their way to the broker unconfirmed.", default=250
     )
     snapshot_minutes: int = option(
         integer(0, 10080), "Minutes between two snapshots of all states; 0: only after a start.", default=60

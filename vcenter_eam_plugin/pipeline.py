@@ -303,6 +303,8 @@ class Pipeline:
             case AgencyObserved():
                 self.workers.queue.add(AGENCY_KEY)
         self.delivery.publish(changed)
+        if changed:
+            gevent.sleep(0)  # it goes out now, and not after all that is thought and asked because of it
         self._look_at(touched | self._publish_owed())
         self._use_freed_budget()
 

@@ -50,13 +50,10 @@ class RuleWatcher:
         self._slots_seconds = slots_seconds
         self._now = Event()
         self._slots_at = float("-inf")
-        self._open: set[str] = set()
-        """Hosts that changed since they were judged, or whose rules time and tenants alone may change."""
 
     def observe(self, host: str, now: float) -> None:
         """A host or its ContrailVM may have changed."""
         self._watch.observe(self._fleet, host, now)
-        self._open.add(host)
         sight = self._watch.sight(self._fleet, host, now)
         if sight is not None and (sight.is_down or sight.is_elsewhere or self._fleet.violations(host)):
             # Now, and not at the next look: a rule may be broken for a second only, and is over as soon.
@@ -68,7 +65,6 @@ class RuleWatcher:
 
     def run(self) -> None:
         """A greenlet's body; returns when stopping."""
-        self._open.update(self._watch.watched())  # after one that ended by an error, too
         while not self._stopping.is_set():
             if self._now.wait(LOOK_SECONDS):
                 self._stopping.wait(SETTLE)
@@ -85,15 +81,13 @@ class RuleWatcher:
     def look(self) -> None:
         """Judge every host that is not at rest by what is known now, and publish what is new."""
         turns = Turns()
-        for host in sorted(self._open):
+        for host in self._watch.restless():
             turns.give()
-            self._open.discard(host)  # first: it may change again while others have their turn
             sight = self._watch.sight(self._fleet, host, self._clock())
             if sight is None:
                 continue
             found = broken_rules(sight)
-            if found or sight.is_open:
-                self._open.add(host)
+            self._watch.judged(sight, found)
             changed = self._fleet.set_violations(host, found)
             if changed:
                 for violation in found:
@@ -103,7 +97,7 @@ class RuleWatcher:
     def _hosts_to_read(self) -> tuple[str, ...]:
         turns = Turns()
         hosts = []
-        for host in sorted(self._open):
+        for host in sorted(self._watch.restless()):
             turns.give()
             if self._watch.is_to_be_read(self._fleet, host):
                 hosts.append(host)
@@ -117,4 +111,3 @@ class RuleWatcher:
             clusters = [c.moref for c in self._fleet.compute_resources.values() if c.is_cluster]
             self._watch.slots_read(self._fleet, read_slots(self._session, clusters))
             self._slots_at = now
-            self._open.update(self._watch.watched())

@@ -37,8 +37,8 @@ CONVERGENCE = 30.0
 """Seconds after the last fault in which the bus must equal the truth."""
 SEEN_LATE = 3.0
 """Seconds after a state's end in which it may be seen: EAM is asked every two or so."""
-WINDOW = 100
-"""Messages of a lead that has ended which may still come: one round of the publisher (``publish_window``)."""
+WINDOW = 250
+"""Messages of a lead that has ended which may still come: what is on its way (``publish_window``)."""
 LOG_DELAY = 1.0
 """Seconds by which a term may begin before its instance's log was seen to say so."""
 

@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from tests.support.confirm_proxy import Confirm, ConfirmProxy
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
@@ -157,6 +160,79 @@ def test_a_nack_is_for_its_tags_alone(
     for body in {body["id"]: body for body in bodies(take_all(broker_settings))}.values():
         states.setdefault(body["key"], []).append(body["state"])
     assert states == {key_of(n): ["ACTIVE", "FAULTY"] if n in refused else ["ACTIVE"] for n in range(1, WINDOW + 1)}
+
+
+def test_nobody_waits_for_a_confirm_that_is_late(
+    proxy: ConfirmProxy, send: Send, broker_settings: BrokerSettings, outbox: Outbox
+) -> None:
+    """The first of a window is not confirmed yet: the rest is taken out of the outbox, and what is new goes out."""
+    late: list[Confirm] = []
+
+    def all_but_the_first(confirm: Confirm) -> list[Confirm]:
+        if late:
+            return [confirm]
+        late.append(confirm)
+        return []
+
+    proxy.tamper = all_but_the_first
+    one = send()
+    wait_for(lambda: outbox.backlog == 1, what="all but the first being confirmed")
+    one.say(*(contrail_vm(host) for host in range(100, 150)))
+    wait_for(lambda: outbox.backlog == 1, what="what is new being confirmed")
+    assert [row.key for row in outbox.pending(10)] == [key_of(late[0].tag)]
+    assert one.states == ["up"]
+    proxy.tamper = None
+    one.wait_sent()  # after the deadline, which is that message's own
+    assert one.states == ["up", "down", "up"]
+    found = Counter(body["key"] for body in bodies(take_all(broker_settings)))
+    assert found.pop(key_of(late[0].tag)) == 2
+    assert set(found.values()) == {1}
+
+
+class CutProxy(ConfirmProxy):
+    """While ``whole`` is not set, the first part of a frame comes through, and the rest when it is."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(target)
+        self.whole = Event()
+        self.whole.set()
+
+    def _pump(self, source: Any, sink: Any, client: Any, answers: bool) -> None:
+        super()._pump(source, InPieces(sink, self.whole) if answers else sink, client, answers)
+
+
+class InPieces:
+    """A socket that sends so. A part is the header of a frame, which says how long it is, and two bytes."""
+
+    def __init__(self, sink: Any, whole: Event) -> None:
+        self._sink = sink
+        self._whole = whole
+        self.shutdown = sink.shutdown
+
+    def sendall(self, frame: bytes) -> None:
+        if not self._whole.is_set():
+            self._sink.sendall(frame[:9])
+            frame = frame[9:]
+            self._whole.wait()
+        self._sink.sendall(frame)
+
+
+@pytest.mark.timeout(120)  # what is to be seen here held the whole process once, and so this test, for ever
+def test_a_part_of_a_confirm_does_not_hold_the_event_loop(broker_settings: BrokerSettings, outbox: Outbox) -> None:
+    """amqp asks the socket for the rest without a pause if it is asked for frames with a time-out of 0."""
+    with CutProxy(broker_settings.hosts[0]).running() as proxy:
+        assert isinstance(proxy, CutProxy)
+        one = Running(replace(broker_settings, hosts=(("127.0.0.1", proxy.port),), window=1000), outbox)
+        one.wait_sent()
+        proxy.whole.clear()
+        one.say(*(contrail_vm(host) for host in range(100, 600)))
+        gevent.sleep(0.5)  # which never ended
+        assert outbox.backlog == 500
+        proxy.whole.set()
+        one.wait_sent()
+        assert one.states == ["up"]
+        one.publisher.stop(5)
+        one.greenlet.get(timeout=5)
 
 
 def test_a_confirm_that_is_lost_is_made_up_for_by_no_other(

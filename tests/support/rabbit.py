@@ -178,8 +178,13 @@ class RabbitNode:
         self.eval("[dets:sync(Table) || Table <- dets:all()]")
 
     def freeze(self) -> None:
-        """SIGSTOP: it holds its sockets and answers nothing."""
+        """SIGSTOP: it holds its sockets and answers nothing.
+
+        Waits until it has stopped: on a busy machine its threads go on for a moment, long enough for a confirm.
+        """
         self._signal(signal.SIGSTOP)
+        threads = list(Path(f"/proc/{self._beam}/task").iterdir())
+        wait_for(lambda: all(_is_stopped(thread) for thread in threads), what="the broker's threads have stopped")
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -248,6 +253,14 @@ class RabbitNode:
             os.kill(self._beam, number)  # the script then ends by itself, and leaves no zombie behind
         else:
             os.killpg(self._server.pid, number)
+
+
+def _is_stopped(thread: Path) -> bool:
+    """Whether a thread, a directory below /proc, is stopped; one that is gone is."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return True
 
 
 def take_all(settings: BrokerSettings, queue: str | None = None) -> list[Any]:

@@ -17,8 +17,8 @@ from vcenter_eam_plugin import rule_watch
 from vcenter_eam_plugin.domain.errors import Unavailable
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostFacts, HostPower, StandbyMode, VmPower
 from vcenter_eam_plugin.domain.observations import InventoryObserved
-from vcenter_eam_plugin.domain.status import ContrailVm
-from vcenter_eam_plugin.domain.violations import LATE_SECONDS, Times
+from vcenter_eam_plugin.domain.status import ContrailVm, Violation
+from vcenter_eam_plugin.domain.violations import LATE_SECONDS, Sight, SlotCount, Times, broken_rules
 from vcenter_eam_plugin.rule_watch import RuleWatcher
 
 OFF = VmPower.POWERED_OFF
@@ -78,36 +78,42 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch)
 
 
-def test_a_host_at_rest_is_judged_when_it_changes_and_not_every_two_seconds(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Walking through 2,500 healthy hosts at each look was most of what an idle daemon computed."""
-    judged: list[str] = []
-    really = rule_watch.broken_rules
-    monkeypatch.setattr(rule_watch, "broken_rules", lambda sight: judged.append(sight.host.moref) or really(sight))
-    watch.look()
-    judged.clear()
-    watch.look()
-    assert judged == []
-    watch.see(power=VmPower.POWERED_OFF)
-    watch.look()
-    watch.look()
-    assert judged == ["host-1", "host-1"], "down, so tenants may come at any time"
-    watch.see(power=VmPower.POWERED_ON)
-    watch.look()
-    judged.clear()
-    watch.look()
-    assert judged == []
-    watch.look(seconds=61.0)  # what HA counts was read anew
-    watch.look()
-    assert sorted(judged) == ["host-1", "host-2"]
-
-
 def test_while_all_is_well_nothing_is_asked_and_nothing_published(watch: Watch) -> None:
     """S12: the cost follows what is wrong."""
     assert watch.look() == []
     assert set(watch.asked) == {()}
     assert watch.published == []
+
+
+def test_a_host_at_rest_is_judged_again_once_something_is_seen_of_it(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,500 hosts that are well cost nothing; one whose ContrailVM is off or waited for is judged at each look."""
+    judged: list[str] = []
+
+    def noting(sight: Sight) -> tuple[Violation, ...]:
+        judged.append(sight.host.moref)
+        return broken_rules(sight)
+
+    monkeypatch.setattr(rule_watch, "broken_rules", noting)
+    watch.look()
+    assert sorted(judged) == ["host-1", "host-2"]
+    watch.look()
+    assert len(judged) == 2
+    watch.see(power=OFF)
+    watch.look()
+    watch.look()
+    assert judged[2:] == ["host-1", "host-1"]
+
+
+def test_what_ha_counts_is_looked_at_for_hosts_at_rest_too(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S16: nothing of the host changed, and HA counts its ContrailVM all the same; and then no more."""
+    counts = {"domain-c1": SlotCount(counted_vms=2, powered_on_vms=2)}
+    monkeypatch.setattr(rule_watch, "read_slots", lambda session, clusters: counts)
+    assert watch.look() == []
+    assert watch.look(60.0) == ["slots_count_agents"]
+    counts["domain-c1"] = SlotCount(counted_vms=0, powered_on_vms=2)
+    assert watch.look(60.0) == []
 
 
 def test_only_hosts_whose_contrailvm_is_down_are_asked(watch: Watch) -> None:

@@ -15,7 +15,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import gevent
 import kombu
+from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
 from vcenter_eam_plugin.domain.errors import (
@@ -71,7 +72,8 @@ class BrokerSettings:
     """The brokers of one cluster, and our names there. Times in seconds.
 
     ``hosts`` are tried in turn. ``password`` is called at each login, so a changed secret is used. An empty
-    ``queue`` declares no default queue. ``confirm_timeout`` bounds one window of ``window`` messages.
+    ``queue`` declares no default queue. ``confirm_timeout`` bounds what one of at most ``window``
+    messages may take.
     """
 
     hosts: tuple[tuple[str, int], ...] = (("localhost", 5672),)
@@ -83,7 +85,8 @@ class BrokerSettings:
     exchange: str = EXCHANGE
     queue: str = QUEUE
     queue_length: int = QUEUE_LENGTH
-    window: int = 100
+    window: int = 250
+    """Messages: the broker confirms some 5,000 a second, and may be silent for 50 ms while it writes to its disk."""
     connect_timeout: float = 5.0
     confirm_timeout: float = 10.0
     retry_first: float = 0.2
@@ -129,8 +132,50 @@ class BrokerSettings:
         return f"{host}:{port}{'' if self.vhost.startswith('/') else '/'}{self.vhost}"
 
 
+class _Gathers:
+    """A transport of amqp that can write many frames at once: a system call for each was a quarter of their cost."""
+
+    _gathered: bytearray | None = None
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """What is written within the block goes out at its end; nothing may yield in it."""
+        self._gathered = bytearray()
+        try:
+            yield
+        finally:
+            frames, self._gathered = self._gathered, None
+        self.write(frames)
+
+    def write(self, frames: Any) -> None:
+        if self._gathered is None:
+            super().write(frames)  # type: ignore[misc] # amqp's
+        else:
+            self._gathered += frames
+
+
+class _Tcp(_Gathers, TCPTransport):  # type: ignore[misc] # amqp has no types
+    pass
+
+
+class _Tls(_Gathers, SSLTransport):  # type: ignore[misc] # amqp has no types
+    pass
+
+
 class _Connection(pyamqp.Connection):  # type: ignore[misc] # kombu has no types
     """Closes its socket also when a deadline of ours ends the handshake, which amqp does not foresee."""
+
+    def Transport(  # noqa: N802 - amqp's name
+        self, host: str, connect_timeout: float, ssl: Any, read_timeout: Any, write_timeout: Any, **options: Any
+    ) -> Any:
+        return (_Tls if ssl else _Tcp)(
+            host,
+            connect_timeout=connect_timeout,
+            ssl=ssl,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            **options,
+        )
 
     def connect(self, callback: Any = None) -> Any:
         try:
@@ -190,6 +235,12 @@ def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[...,
             close(connection, polite=False)
             raise
     return connection
+
+
+def gathering(connection: Any) -> AbstractContextManager[None]:
+    """Write what is published within the block at its end, at once; nothing may yield in it."""
+    gathered: AbstractContextManager[None] = connection.connection.transport.gathering()
+    return gathered
 
 
 def close(connection: Any, *, polite: bool) -> None:

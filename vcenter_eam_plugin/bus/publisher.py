@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends what waits in the outbox to the broker, and takes it out when the broker confirmed it.
 
-One greenlet owns the connection: it publishes, reads and heartbeats; two on one channel corrupt it (measured). A
-round is one batch of the outbox: publish all, then wait for each to be confirmed, with one deadline around it. After
-a deadline or any error the connection is thrown away, because a late confirm would be taken for another message's;
-what was not confirmed goes out again, as the same bytes under the same id.
+One greenlet owns the connection: it publishes, reads and heartbeats; two on one channel corrupt it (measured). Up to a
+window of messages is on its way at any time: what is confirmed makes room for what comes next, and nobody waits for a
+whole window (docs/adr/0035). It sleeps until the outbox has something new or the broker says something, whichever is
+first. A message that is not confirmed in time, or any error, has the connection thrown away, because a late confirm
+would be taken for another message's; what was not confirmed goes out again, as the same bytes under the same id.
 
 - Unroutable or refused (nack): that message, and all later ones of its key, wait with growing pauses while the
   others go on. It is loud: logged once, and in :meth:`Publisher.status` until it is over. Exchange and default
@@ -20,15 +21,17 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 import gevent
-import kombu
+from amqp import spec
 from gevent.event import Event as Signal
 
 from vcenter_eam_plugin.bus import broker
@@ -37,18 +40,27 @@ from vcenter_eam_plugin.bus.outbox import Outbox, Row
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import NotConfirmed, PluginError, ProtocolError
 from vcenter_eam_plugin.domain.status import Event
-from vcenter_eam_plugin.turns import Turns
+from vcenter_eam_plugin.turns import LOOK_AT_SOCKETS
 
 log = logging.getLogger(__name__)
 
 _TICK = 1.0
 """Seconds between two looks at an idle connection: amqp wants its heartbeat checked about once a second."""
 
-_FRAMES_PER_LOOK = 1000
-"""Frames taken in by one look at an idle connection: a broker that sends without end does not hold the greenlet."""
+_FRAMES_PER_LOOK = 100
+"""Frames taken in by one look: a broker that sends without end does not hold the greenlet."""
 
-_GRACE = 0.1
-"""Seconds that a read may overrun the deadline of its round before it is cut off in the middle."""
+_AT_ONCE = 16
+"""Messages written by one system call, and sent between two looks: a broker that is blocked says so before the socket
+is full."""
+
+_NOT_NOW = 1e-6
+"""Seconds to wait for a frame that should be there. Not 0: amqp then spins within a frame of which a part is there, and
+nothing else of the process runs until the rest comes."""
+
+_PART = 4
+"""The part of a window that is taken out of the outbox together, and noted together as confirmed, while there is more
+to do: a transaction for each message cost more than the message."""
 
 _HOLD_FIRST = 0.5
 """Seconds until a refused message is tried again; doubles each time."""
@@ -57,6 +69,10 @@ _HOLD_LONGEST = 10.0
 """Seconds; a third of the 30 s in which the bus must equal the truth once a fault is healed."""
 
 _DELIVERY_PERSISTENT = 2
+_PUBLISH_ARGUMENTS = "Bssbb"
+"""How amqp packs basic.publish: reserved, exchange, routing key, mandatory, immediate."""
+_READ = 1
+"""The event of libev and libuv that gevent's watchers mean by readable."""
 
 
 class LinkState(StrEnum):
@@ -90,8 +106,8 @@ class Publisher:
     """See the module's text. ``run()`` is the body of one greenlet; the other methods may be called from any.
 
     ``clock`` gives monotonic seconds. ``on_state`` is called with :meth:`status` whenever its ``state``, ``broker``
-    or ``held`` changed, from the publisher's greenlet: it must not block. ``after_publish`` is called when a round was
-    handed over and nothing of it is confirmed, ``after_confirm`` when the broker has messages that the outbox has, too.
+    or ``held`` changed, from the publisher's greenlet: it must not block. ``after_publish`` is called when messages
+    were handed over and none of them is confirmed, ``after_confirm`` when the broker has some that the outbox has, too.
     """
 
     def __init__(
@@ -122,6 +138,9 @@ class Publisher:
         self._told: tuple[object, ...] = ()
         self._paused = False
         self._torn = False
+        self._news = True
+        """Whether the outbox may have something that was not offered."""
+        self._part = max(settings.window // _PART, 1)
         self._wake = Signal()
         self._stopping = Signal()
         self._ended = Signal()
@@ -133,16 +152,17 @@ class Publisher:
 
     def wake(self) -> None:
         """There is something new in the outbox."""
+        self._news = True
         self._wake.set()
 
     def pause(self) -> None:
-        """Send nothing more, at once: another instance leads. The connection is kept; one round may be under way."""
+        """Send nothing more, at once: another instance leads. The connection is kept; one window may be under way."""
         self._paused = True
 
     def resume(self) -> None:
         """Send again."""
         self._paused = False
-        self._wake.set()
+        self.wake()
 
     def take_torn(self) -> bool:
         """Whether part of a snapshot was refused, and all is taken by now: no consumer had it whole, so that it showed
@@ -221,45 +241,61 @@ class Publisher:
     def _serve(self, attempt: int) -> None:
         """One connection, from login to its end: returns when stopped and drained, raises when it is lost."""
         self._link_served = False
+        self._news = True
         self._broker = self._settings.name(attempt)
-        self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed, self._after_publish)
+        link = self._link = _Link(self._settings, attempt, self._clock, self._blocked_changed)
         try:
-            self._link.declare()
+            link.declare()
             self._connects += 1
             self._enter(LinkState.UP)
             self._last_error = ""
             log.info("Publishing on %r at broker %s.", self._settings.exchange, self._broker)
             while True:
                 self._wake.clear()
-                now = self._clock()
-                due = [key for key, held in self._held.items() if held.until <= now]
-                if due:
-                    self._link.declare()
-                held = [key for key in self._held if key not in due]
-                rows = (
-                    [] if self._link.blocked or self._paused else self._outbox.pending(self._settings.window, held=held)
-                )
-                if rows:
-                    self._round(self._link, rows)
-                    self._link_served = True
-                elif self._stopping.is_set():
+                offered = self._offer(link)
+                link.look()
+                if self._settle(link, self._part) or offered or link.says_more or self._settle(link, 1):
+                    continue
+                if self._stopping.is_set() and not link.on_their_way:
                     break
-                else:
-                    for key in due:
-                        del self._held[key]  # its messages were dropped: nothing is held back any more
-                    self._idle(self._link)
-        except BaseException:
-            self._close_link(polite=False)
-            raise
-        self._close_link(polite=True)
-
-    def _round(self, link: _Link, rows: list[Row]) -> None:
-        try:
-            confirmed, refused = link.publish(rows)
+                link.wait(self._wake, self._seconds_to_wait(link))
         except PluginError:
             # Those that were confirmed before it broke need not go out again.
-            self._took(link.confirmed_so_far())
+            self._took(link.take_settled()[0])
             raise
+        finally:
+            # A polite goodbye to a broker in trouble would be one more wait.
+            self._close_link(polite=sys.exception() is None)
+
+    def _offer(self, link: _Link) -> bool:
+        """Send what there is and has room; whether there was anything."""
+        on_their_way = link.on_their_way
+        room = self._settings.window - len(on_their_way)
+        if link.blocked or self._paused or (on_their_way and room < self._part):
+            return False
+        now, sent = self._clock(), {row.key for row in on_their_way}
+        due = [key for key, held in self._held.items() if held.until <= now and key not in sent]
+        if not due and not self._news:
+            return False
+        if due:
+            link.declare()
+        self._news = False  # before: what comes while we look is news again
+        held = [key for key in self._held if key not in due and key not in sent]
+        rows = self._outbox.pending(room, held=held, on_their_way=on_their_way)
+        if rows:
+            self._news = True
+            link.send(rows)
+            self._after_publish()
+        elif not on_their_way:
+            for key in due:
+                del self._held[key]  # its messages were dropped: nothing is held back any more
+        return bool(rows)
+
+    def _settle(self, link: _Link, least: int) -> bool:
+        """Note what the broker took or refused if it is so much at least; whether it was."""
+        if link.settled < least:
+            return False
+        confirmed, refused = link.take_settled()
         self._took(confirmed)
         self._refused += len(refused)
         for row, why in refused:
@@ -270,13 +306,15 @@ class Publisher:
             self._held[row.key] = _Held(self._clock() + pause, pause, why)
             self._torn = self._torn or row.event is Event.SYNC
         self._tell()
+        self._link_served = self._news = True
+        return True
 
     def _took(self, rows: list[Row]) -> None:
-        if rows:
-            self._after_confirm()
+        if not rows:
+            return
+        self._after_confirm()
         self._outbox.confirm(rows)
-        if rows:
-            self._logged = ""
+        self._logged = ""
         self._confirmed += len(rows)
         had = bool(self._held)
         for row in rows:
@@ -284,11 +322,9 @@ class Publisher:
         if had and not self._held:
             log.warning("Broker %s takes all messages again.", self._broker)
 
-    def _idle(self, link: _Link) -> None:
+    def _seconds_to_wait(self, link: _Link) -> float:
         now = self._clock()
-        wait = min([_TICK, *(max(held.until - now, 0.0) for held in self._held.values())])
-        self._wake.wait(wait)
-        link.look()
+        return min([_TICK, link.seconds_left, *(max(held.until - now, 0.0) for held in self._held.values())])
 
     def _pause(self, failures: int) -> None:
         """Back off after a whole turn through the brokers; at once to the next broker before that."""
@@ -343,14 +379,24 @@ class _Link:
         index: int,
         clock: Callable[[], float],
         on_blocked: Callable[[bool], None],
-        after_publish: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._broker = settings.name(index)
         self._on_blocked = on_blocked
-        self._after_publish = after_publish
         self.blocked = False
+        self.says_more = False
+        """The broker had more to say than one look takes in."""
+        self._tag = 0
+        self._open: dict[int, tuple[Row, float]] = {}
+        """By tag, in order: what is not confirmed, and when (monotonic) it was sent."""
+        self._confirmed: list[Row] = []
+        self._refused: list[tuple[Row, str]] = []
+        self._unroutable: dict[str, str] = {}
+        self._excused_at = float("-inf")
+        """When the broker was last known to be blocked: it says why it is silent."""
+        self._beat_at = clock()
+        self._readable: Any = None
         self._connection = broker.connect(
             settings,
             index,
@@ -360,69 +406,118 @@ class _Link:
         try:
             with broker.translated(self._broker, "open a channel"), broker.deadline(settings.connect_timeout):
                 self._channel = self._connection.channel()
-                # memory:// has no confirms: what is handed over there counts as sent.
+                # memory:// has none.
                 self._confirms = hasattr(self._channel, "confirm_select")
                 if self._confirms:
                     self._channel.confirm_select()
                     self._channel.events["basic_ack"].add(self._acked)
                     self._channel.events["basic_nack"].add(self._nacked)
-            self._producer = kombu.Producer(self._channel, auto_declare=False, on_return=self._returned)
+                    self._channel.events["basic_return"].add(self._returned)
+                    self._readable = gevent.get_hub().loop.io(self._connection.connection.sock.fileno(), _READ)
         except BaseException:
             self.close(polite=False)
             raise
-        self._tag = 0
-        self._open: dict[int, Row] = {}
-        self._done: list[Row] = []
-        self._refused: list[tuple[Row, str]] = []
-        self._unroutable: dict[str, str] = {}
 
     def declare(self) -> None:
         """Exchange, default queue and binding."""
         broker.declare(self._settings, self._channel, self._broker)
 
-    def publish(self, rows: list[Row]) -> tuple[list[Row], list[tuple[Row, str]]]:
-        """One round: those that the broker confirmed, and those it refused, with the reason."""
-        self._done, self._refused, self._unroutable = [], [], {}
-        with broker.translated(self._broker, f"publish {len(rows)} messages"):
-            turns = Turns()
-            with broker.deadline(self._settings.confirm_timeout):
-                for row in rows:
-                    turns.give()
-                    self._send(row)
-            self._after_publish()
-            self._await_confirms()
-        return self._done, self._refused
+    @property
+    def on_their_way(self) -> list[Row]:
+        """What was sent, up to :meth:`take_settled`."""
+        return [row for row, _ in self._open.values()] + self._confirmed + [row for row, _ in self._refused]
 
-    def confirmed_so_far(self) -> list[Row]:
-        """What the broker had confirmed when :meth:`publish` failed."""
-        return self._done
+    @property
+    def settled(self) -> int:
+        """How much :meth:`take_settled` would give."""
+        return len(self._confirmed) + len(self._refused)
+
+    def take_settled(self) -> tuple[list[Row], list[tuple[Row, str]]]:
+        """What the broker confirmed, and what it refused, with the reason, since the last call."""
+        settled = self._confirmed, self._refused
+        self._confirmed, self._refused = [], []
+        return settled
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the oldest confirm is overdue."""
+        if not self._open:
+            return float("inf")
+        _, sent_at = next(iter(self._open.values()))
+        return max(sent_at, self._excused_at) + self._settings.confirm_timeout - self._clock()
+
+    def send(self, rows: list[Row]) -> None:
+        """Hand them over, unless the broker says meanwhile that it takes none; what becomes of them is known later."""
+        if not self._confirms:
+            self._hand_over(rows)
+            return
+        with (
+            broker.translated(self._broker, f"publish {len(rows)} messages"),
+            broker.deadline(self._settings.confirm_timeout),
+        ):
+            for first in range(0, len(rows), _AT_ONCE):
+                with broker.gathering(self._connection):
+                    for row in rows[first : first + _AT_ONCE]:
+                        self._send(row)
+                self.says_more = self._read_frames()  # where others get their turn
+                if self.blocked:
+                    break
+
+    def _hand_over(self, rows: list[Row]) -> None:
+        """On memory://, where what is handed over counts as sent."""
+        for row in rows:
+            self._channel.basic_publish(self._message(row), self._settings.exchange, row.routing_key)
+        self._confirmed += rows
+        gevent.sleep(0)  # it never waits for anything; the listener in this process wants its turn
 
     def look(self) -> None:
-        """Read what the broker has to say, and keep the heartbeat."""
-        with broker.translated(self._broker, "keep the connection"):
-            for _ in range(_FRAMES_PER_LOOK):
-                if not self._read_frame(0.01, _TICK):
-                    break
+        """Take in what the broker has to say, and keep the heartbeat. Raises NotConfirmed when a confirm is overdue."""
+        if not self._confirms:
+            return
+        was_blocked = self.blocked
+        with (
+            broker.translated(self._broker, "keep the connection"),
+            broker.deadline(self._settings.confirm_timeout),
+        ):
+            self.says_more = self._read_frames()
             self._beat()
+        if self.blocked or was_blocked:
+            # Throwing the connection away would only send everything twice.
+            self._excused_at = self._clock()
+        if self.seconds_left <= 0:
+            raise NotConfirmed(
+                f"Broker {self._broker} did not confirm {len(self._open)} messages"
+                f" in {self._settings.confirm_timeout:g} s; they are sent again."
+            )
+
+    def wait(self, signal: Signal, seconds: float) -> None:
+        """Until ``signal`` is set, which the broker does, too, when it says something; so many seconds at most."""
+        if self._readable is None:
+            signal.wait(seconds)
+            return
+        self._readable.start(signal.set)
+        try:
+            signal.wait(max(seconds, 0.0))
+        finally:
+            self._readable.stop()
 
     def close(self, *, polite: bool) -> None:
+        if self._readable is not None:
+            self._readable.close()
         broker.close(self._connection, polite=polite)
 
     def _send(self, row: Row) -> None:
         self._tag += 1
-        if self._confirms:
-            self._open[self._tag] = row
-        self._producer.publish(
+        self._open[self._tag] = row, self._clock()
+        # Not basic_publish: it looks for frames before each message, and spins when it meets a part of one.
+        arguments = 0, self._settings.exchange, row.routing_key, True, False
+        self._channel.send_method(spec.Basic.Publish, _PUBLISH_ARGUMENTS, arguments, self._message(row))
+
+    def _message(self, row: Row) -> Any:
+        return self._channel.prepare_message(
             row.body,
-            exchange=self._settings.exchange,
-            routing_key=row.routing_key,
             content_type="application/json",
             content_encoding="utf-8",
-            delivery_mode=_DELIVERY_PERSISTENT,
-            mandatory=True,
-            message_id=row.id,
-            type=messages.event_type(row.event),
-            timestamp=row.timestamp // 1_000_000,
             headers={
                 "cloudEvents:specversion": "1.0",
                 "cloudEvents:id": row.id,
@@ -430,48 +525,32 @@ class _Link:
                 "cloudEvents:type": messages.event_type(row.event),
                 "cloudEvents:time": datetime.fromtimestamp(row.timestamp / 1e6, UTC).isoformat(),
             },
+            properties={
+                "delivery_mode": _DELIVERY_PERSISTENT,
+                "message_id": row.id,
+                "type": messages.event_type(row.event),
+                "timestamp": row.timestamp // 1_000_000,
+            },
         )
-        if not self._confirms:
-            self._done.append(row)
 
-    def _await_confirms(self) -> None:
-        deadline = self._clock() + self._settings.confirm_timeout
-        if not self._confirms:
-            gevent.sleep(0)  # memory:// never waits for anything; the listener in this process wants its turn
-        turns = Turns()
-        while self._open:
-            turns.give()
-            was_blocked = self.blocked
-            left = max(deadline - self._clock(), 0.0)
-            self._read_frame(min(_TICK, left), left + _GRACE)
-            self._beat()
-            if self.blocked or was_blocked:
-                # It says why it is silent: throwing the connection away would only send everything twice.
-                deadline = self._clock() + self._settings.confirm_timeout
-            elif self._open and self._clock() >= deadline:
-                raise NotConfirmed(
-                    f"Broker {self._broker} did not confirm {len(self._open)} messages"
-                    f" in {self._settings.confirm_timeout:g} s; they are sent again."
-                )
-
-    def _read_frame(self, seconds: float, at_most: float) -> bool:
-        """Take in one frame, if one comes within ``seconds``; whether one came.
+    def _read_frames(self) -> bool:
+        """Take in the frames that are there; whether there may be more.
 
         Not ``drain_events``: it reads on, with its time begun anew, until a frame has a result, and heartbeats and
-        ``connection.blocked`` have none. amqp begins its time anew with each byte, too; ``at_most`` ends that.
+        ``connection.blocked`` have none.
         """
-        if not self._confirms:
-            return False
-        with broker.deadline(at_most):
+        for _ in range(_FRAMES_PER_LOOK):
             try:
-                self._connection.connection.blocking_read(seconds)
+                self._connection.connection.blocking_read(_NOT_NOW)
             except TimeoutError:
                 return False
+        gevent.sleep(LOOK_AT_SOCKETS)
         return True
 
     def _beat(self) -> None:
-        with broker.deadline(self._settings.confirm_timeout):
+        if self._clock() >= self._beat_at:
             self._connection.heartbeat_check()
+            self._beat_at = self._clock() + _TICK
 
     def _block(self, blocked: bool) -> None:
         self.blocked = blocked
@@ -482,7 +561,7 @@ class _Link:
             # An unroutable message is returned first, and then confirmed.
             why = self._unroutable.pop(row.id, None)
             if why is None:
-                self._done.append(row)
+                self._confirmed.append(row)
             else:
                 self._refused.append((row, f"no queue is bound for it ({why})"))
 
@@ -491,8 +570,8 @@ class _Link:
         self._refused += [(row, why) for row in self._settled(tag, multiple)]
 
     def _settled(self, tag: int, multiple: bool) -> list[Row]:
-        tags = [known for known in self._open if known <= tag] if multiple else [tag]
-        return [self._open.pop(known) for known in tags if known in self._open]
+        tags = list(takewhile(lambda known: known <= tag, self._open)) if multiple else [tag]
+        return [self._open.pop(known)[0] for known in tags if known in self._open]
 
     def _returned(self, error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
         self._unroutable[str(message.properties.get("message_id"))] = str(getattr(error, "reply_text", None) or error)

@@ -70,11 +70,6 @@ class Sight:
     def is_elsewhere(self) -> bool:
         return self.vm is not None and self.vm.host not in (None, self.host.moref)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a rule may be broken from now on though host and ContrailVM stay: by time, or by tenants."""
-        return self.is_down or self.is_elsewhere or bool(self.back_from) or self.leaving_since is not None
-
 
 def _late_power_on(sight: Sight) -> str:
     """S10: EAM powers the ContrailVM on before the host's exit from maintenance ends."""
@@ -210,6 +205,7 @@ class RuleWatch:
     def __init__(self, times: Times | None = None) -> None:
         self._times = times or Times()
         self._pasts: dict[str, _Past] = {}
+        self._restless: set[str] = set()
         self._in_slots: frozenset[str] = frozenset()
         self._counted: frozenset[str] = frozenset()
 
@@ -218,7 +214,9 @@ class RuleWatch:
         facts, status = fleet.hosts.get(host), fleet.status(host)
         if facts is None or status is None:
             self._pasts.pop(host, None)
+            self._restless.discard(host)
             return
+        self._restless.add(host)
         past = self._pasts.get(host)
         if past is None:
             past = self._pasts[host] = self._resumed({violation.name for violation in status.violations}, status)
@@ -293,7 +291,10 @@ class RuleWatch:
             if count.counted_vms > count.powered_on_vms - len(agents):
                 counted |= agents
             counted |= agents & count.named_vms
+        before = self._in_slots
         self._in_slots, self._counted = self._counted & counted, frozenset(counted)
+        if self._in_slots != before:
+            self._restless |= self._pasts.keys()
 
     def sight(self, fleet: Fleet, host: str, now: float) -> Sight | None:
         """What the rules are asked about a host; ``None`` for one that is not watched."""
@@ -317,9 +318,16 @@ class RuleWatch:
             times=self._times,
         )
 
-    def watched(self) -> tuple[str, ...]:
-        """Hosts that were observed."""
-        return tuple(self._pasts)
+    def restless(self) -> tuple[str, ...]:
+        """Hosts to judge: those observed since they were at rest. The others would be judged as before."""
+        return tuple(self._restless)
+
+    def judged(self, sight: Sight, found: tuple[Violation, ...]) -> None:
+        """What was found by this sight stands. A host is at rest when no time and no read can change it."""
+        past = self._pasts.get(sight.host.moref)
+        waits = past is None or past.away or past.back_from or past.leaving_since is not None
+        if not (found or waits or sight.state is not State.ACTIVE or sight.is_down or sight.is_elsewhere):
+            self._restless.discard(sight.host.moref)
 
 
 def _name_of(fleet: Fleet, host: str | None) -> str:

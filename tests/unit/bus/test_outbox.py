@@ -291,6 +291,36 @@ def test_held_keys_wait_and_the_others_go_on(outbox: Outbox) -> None:
     assert [row.key for row in outbox.pending(10, held=[key_of(1)])] == [key_of(2), key_of(3)]
 
 
+def test_what_is_on_its_way_is_not_given_out_again_and_not_overtaken(outbox: Outbox) -> None:
+    """P3: while a message may still be refused, nothing of its key follows it, nor what comes after that."""
+    outbox.accept([contrail_vm(1, A), contrail_vm(2, A), contrail_vm(3, A), contrail_vm(1, B), contrail_vm(4, A)])
+    first = outbox.pending(2)
+    assert [row.key for row in first] == [key_of(1), key_of(2)]
+    second = outbox.pending(10, on_their_way=first)
+    assert [row.key for row in second] == [key_of(3)]
+    outbox.confirm(first[:1])
+    third = outbox.pending(10, on_their_way=[first[1], *second])
+    assert [row.key for row in third] == [key_of(1), key_of(4)]
+    assert [row.key for row in outbox.pending(10)] == [key_of(2), key_of(3), key_of(1), key_of(4)]
+
+
+def test_a_snapshot_begins_and_ends_when_nothing_is_on_its_way(outbox: Outbox) -> None:
+    """Its END counts items: one that is on its way may yet be refused, and so may what stood before its BEGIN."""
+    outbox.accept([contrail_vm(1)])
+    outbox.snapshot()
+    change = outbox.pending(10)
+    assert [row.event for row in change] == [Event.STATE]
+    assert outbox.pending(10, on_their_way=change) == []
+    outbox.confirm(change)
+    begin = outbox.pending(1)
+    item = outbox.pending(10, on_their_way=begin)
+    assert [row.key for row in (*begin, *item)] == [None, key_of(1)]
+    outbox.confirm(begin)
+    assert outbox.pending(10, on_their_way=item) == []
+    outbox.confirm(item)
+    assert [row.key for row in outbox.pending(10)] == [None]
+
+
 def test_backlog_and_age(outbox: Outbox, clock: Clock) -> None:
     assert (outbox.backlog, outbox.oldest_unsent_age) == (0, None)
     outbox.accept([contrail_vm(1)])
@@ -311,6 +341,18 @@ def test_above_the_bound_the_newest_state_stands_for_those_before_it(reopen: Cal
         outbox.accept([contrail_vm(1, state)])
     (message,) = waiting(outbox)
     assert (message.old_state, message.state, message.coalesced) == (A, State.DEPLOYING, 3)
+
+
+def test_what_came_earlier_in_the_same_call_is_swallowed_too(reopen: Callable[..., Outbox]) -> None:
+    """It is not in the file yet when the next of its key comes."""
+    outbox = reopen(bound=0)
+    outbox.accept([contrail_vm(1, A)])
+    send_all(outbox)
+    outbox.accept([contrail_vm(1, B), contrail_vm(2, A), contrail_vm(1, C)])
+    assert [(m.key, m.old_state, m.state, m.coalesced) for m in waiting(outbox)] == [
+        (key_of(2), None, A, 0),
+        (key_of(1), A, C, 1),
+    ]
 
 
 def test_coalescing_back_to_what_was_sent_says_nothing_at_all(reopen: Callable[..., Outbox]) -> None:
