@@ -382,7 +382,7 @@ def test_p8_first_set_that_leaves_something_out_is_not_used(
             kept = [update for update in one.objectSet if not isinstance(update.obj, kinds[left_out])]
             if not lost or lost[0] is result:
                 lost[:] = [result]
-                one.objectSet = kept
+                one.objectSet[:] = kept
         return result
 
     monkeypatch.setattr(watch.session, "call", lossy)

@@ -23,6 +23,7 @@ import re
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,7 @@ from vcenter_eam_plugin.domain.errors import (
 )
 from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.vsphere.answer import Answer
+from vcenter_eam_plugin.vsphere.decoding import Decoding
 from vcenter_eam_plugin.vsphere.faults import STALE_CONNECTION, translate
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ _USED_OF_CONTENT = (
     "extensionManager",
     "authorizationManager",
 )
+_USER_AGENT = "contrail-vcenter-eam-plugin"
+"""vCenter shows it beside each session."""
 _VERSION_REFUSED = "Unsupported version"
 """What vSphere's servers say, before looking at the call, to a version URI that they have never heard of."""
 _SESSION_COOKIE = re.compile(r'vmware_soap_session=("[^"]*"|[^;,\s]*)')
@@ -200,6 +204,7 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
         self._session = session
         self._deadline = timeout + DEADLINE_MARGIN_SECONDS
         self._busy: dict[Any, Any] = {}
+        self._decoding = Decoding(self, session.fallen_back)
         super().__init__(
             host=session.settings.host,
             port=session.settings.port,
@@ -239,10 +244,42 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
         self._busy.pop(gevent.getcurrent(), None)
         super().ReturnConnection(connection)
 
-    def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:  # noqa: N802, N803
+    def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:  # noqa: ARG002, N802, N803
+        """As pyVmomi's: the result, or the fault as an exception. But answers are decoded by :class:`Decoding`."""
         where = f"{self._session.name}: {info.wsdlName or info.name} on {mo._GetMoId()}"
         with self.bounded(where):
-            return super().InvokeMethod(mo, info, args, outerStub)
+            status, result = self._exchanged(mo, info, args)
+            if status == 200:
+                return result
+            if not isinstance(result, Exception):
+                raise TypeError(f"{type(result).__name__} in place of a fault")
+            raise result
+
+    def _exchanged(self, mo: Any, info: Any, args: Any) -> tuple[int, Any]:
+        headers = {
+            "Cookie": self.cookie,
+            "SOAPAction": self.versionId,
+            "Content-Type": "text/xml; charset=UTF-8",
+            "User-Agent": _USER_AGENT,
+            "Accept-Encoding": "gzip, deflate",
+        }
+        request = self.SerializeRequest(mo, info, args)
+        connection = self.GetConnection()
+        try:
+            connection.request("POST", self.path, request, headers)
+            answer = connection.getresponse()
+            cookie = answer.getheader("Set-Cookie")
+            if cookie:
+                self.cookie = cookie
+            result = self._decoding.result(mo, info, answer)
+            answer.read()  # what follows the end, so that it is not in the way of the next answer
+        except BaseException:
+            # The server is probably sick: whatever else lies in the pool is not used again.
+            connection.close()
+            self.DropConnections()
+            raise
+        self.ReturnConnection(connection)
+        return answer.status, result
 
     def get(self, path: str) -> tuple[int, bytes]:
         """A plain HTTP GET of a small document, with the same trust and deadline."""
@@ -306,6 +343,8 @@ class Session:
         self.identities: tuple[str, ...] = (settings.principal,)
         """Names under which vCenter and EAM know whoever is logged in: user names, or an extension's key."""
         self.clock = clock
+        self.fallen_back: Counter[str] = Counter()
+        """Answers that had to be decoded the slow way, by method. See :mod:`vcenter_eam_plugin.vsphere.decoding`."""
         self._key: str | None = None
         self._lock = BoundedSemaphore(1)
         self._vim: _Stub | None = None
