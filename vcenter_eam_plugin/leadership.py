@@ -22,8 +22,9 @@ class Alone:
     def decided(self) -> None:
         """Nobody to tell."""
 
-    def start(self) -> None:
-        """Nothing to do: it leads."""
+    def start(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Nothing to do but to say so: it leads."""
+        changed()
 
     def stop(self, timeout: float) -> None:  # noqa: ARG002 - part of the protocol
         """Lead no longer."""
@@ -58,8 +59,8 @@ class HostSays:
     def decided(self) -> None:
         """The same."""
 
-    def start(self) -> None:
-        """Nothing to do: it is asked when it matters."""
+    def start(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Nothing to do: the host is asked when it matters, and does not say when its mind changes."""
 
     def stop(self, timeout: float) -> None:  # noqa: ARG002 - part of the protocol
         self._stopped, self._term = True, None

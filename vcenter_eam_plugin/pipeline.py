@@ -68,7 +68,7 @@ WORKERS = 4
 KEEP_ALIVE = 300.0
 """Seconds; well below vCenter's 30 minutes of idle time."""
 TICK = 0.25
-"""Seconds between looks at leadership: an instance that lost it stops this soon."""
+"""Seconds between looks at leadership that nobody asked for: an instance that lost it unnoticed stops this soon."""
 
 
 class Pipeline:
@@ -105,6 +105,7 @@ class Pipeline:
         self._clock = clock
         self._log = log
         self._stopping = Event()
+        self._tick_now = Event()
         self._greenlets: dict[str, gevent.Greenlet] = {}
         self._memory = memory
         self._leadership = leadership
@@ -251,6 +252,7 @@ class Pipeline:
         """End in order within ``timeout`` seconds: intake and work first, then what waits to be sent."""
         deadline = self._clock() + timeout
         self._stopping.set()
+        self._tick_now.set()
         self.poll.wake()
         self.rules.wake()
         self.workers.queue.close()
@@ -366,7 +368,12 @@ class Pipeline:
             self._watch_repairs(now)
             self.intake.tick()
             self._watch_election()
-            self._stopping.wait(TICK)
+            self._tick_now.wait(TICK)
+            self._tick_now.clear()
+
+    def look_at_leadership(self) -> None:
+        """Whether we lead has changed: no need to wait for the next tick. Does not block."""
+        self._tick_now.set()
 
     def _advance_upgrade(self) -> None:
         try:

@@ -211,7 +211,7 @@ class Unit:
                 if self._leadership is not None:
                     pause = shared(bool, lambda: self.gate.paused, self.gate.take_pause)
                     self._leadership.share({"pause": pause, **self.pipeline.decisions()})
-                    self._leadership.start()
+                    self._leadership.start(self.pipeline.look_at_leadership)
                 return
 
     def _connect(self) -> Pipeline:

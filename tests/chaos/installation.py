@@ -20,13 +20,13 @@ from gevent.lock import BoundedSemaphore
 from tests.chaos.instance import PluginInstance
 from tests.chaos.recorder import Recorder
 from tests.chaos.records import Applied, Instance, JournalEntry, Term
-from tests.support.processes import SimulatorProcess, simulator_process, write_secret
+from tests.support.daemon_file import daemon_file
+from tests.support.processes import SimulatorProcess, simulator_process
 from tests.support.proxy import Proxy
 from tests.support.rabbit import RabbitNode, free_port, wait_for
 from tests.support.zookeeper import ZooKeeperEnsemble
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 from vcenter_eam_plugin.bus.consumer import Consumer
-from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 
 HOSTS, CLUSTERS = 4, 2
 
@@ -40,46 +40,6 @@ CONSUMER = "chaos.consumer"
 
 KNOBS = ("deploy=0.4", "power_on=0.3", "heartbeat=0.2", "evacuate=0.3", "boot=0.5")
 """A little slower than the defaults, so that faults fall into the midst of something."""
-
-CONFIGURATION = """
-[DEFAULTS]
-state_directory = {directory}/state
-ovf_server_port = {ovf_port}
-ovf_base_url = http://127.0.0.1:{ovf_address}
-log_level = SYS_INFO
-
-[VCENTER]
-vc_host = {host}
-vc_port = {vcenter}
-vc_username = {user}
-vc_password_file = {password_file}
-vc_ca_certs = {ca_file}
-vc_call_timeout = 10
-vc_wait_seconds = 5
-
-[EAM]
-mode = act
-clusters =
-    /DC0/host/ClusterA
-    /DC0/host/ClusterB
-ovf_package = {ovf}
-agent_vm_datastore = shared-*
-agent_vm_network = VM Network
-power_off_grace_seconds = 0.3
-poll_seconds = 2
-repairs_per_hour = 10000
-
-[RABBIT]
-rabbit_hosts = 127.0.0.1:{broker}
-rabbit_vhost = {vhost}
-rabbit_health_check_interval = 4
-"""
-
-ELECTION = """
-[ZOOKEEPER]
-zookeeper_servers = {servers}
-zk_timeout = {session}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,29 +158,35 @@ class Installation:
 
     def _make_instances(self, names: Sequence[str]) -> None:
         about = self.simulator.about
-        password_file = write_secret(self.directory / "password", about["password"])
-        package = write_sample(self.directory / "ovf")
         ovf_ports = [free_port() for _ in names]
         ovf_address = self._proxy("ovf", *ovf_ports)
         for number, (name, ovf_port) in enumerate(zip(names, ovf_ports, strict=True), start=11):
             client = f"127.0.0.{number}"
-            text = CONFIGURATION.format(
-                directory=self.directory / name,
-                ovf_port=ovf_port,
-                ovf_address=ovf_address,
-                vcenter=self._proxy(f"{name}-vcenter", about["port"], source=client),
-                password_file=password_file,
-                ovf=package,
-                broker=self._proxy(f"{name}-broker", self.rabbit.port),
-                vhost=self.vhost,
-                **{field: about[field] for field in ("host", "user", "ca_file")},
-            )
+            elect = {}
             if self.ensemble is not None:
                 ports = [
                     self._proxy(f"{name}-zookeeper-{n}", node.port) for n, node in enumerate(self.ensemble.nodes, 1)
                 ]
                 servers = ",".join(f"127.0.0.1:{port}" for port in ports)
-                text += ELECTION.format(servers=servers, session=SESSION_TIMEOUT)
+                elect = {"ZOOKEEPER": {"zookeeper_servers": servers, "zk_timeout": SESSION_TIMEOUT}}
+            text = daemon_file(
+                about,
+                self.directory / name,
+                shared=self.directory,
+                DEFAULTS={"ovf_server_port": ovf_port, "ovf_base_url": f"http://127.0.0.1:{ovf_address}"},
+                VCENTER={
+                    "vc_port": self._proxy(f"{name}-vcenter", about["port"], source=client),
+                    "vc_call_timeout": 10,
+                    "vc_wait_seconds": 5,
+                },
+                EAM={"power_off_grace_seconds": 0.3, "repairs_per_hour": 10000},
+                RABBIT={
+                    "rabbit_hosts": f"127.0.0.1:{self._proxy(f'{name}-broker', self.rabbit.port)}",
+                    "rabbit_vhost": self.vhost,
+                    "rabbit_health_check_interval": 4,
+                },
+                **elect,
+            )
             one = self.instances[name] = PluginInstance(name, self.directory / name, text, client)
             self._stack.callback(one.close)
         for one in self.instances.values():

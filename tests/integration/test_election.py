@@ -39,6 +39,8 @@ class Candidate:
         """Seconds by which the monotonic clock is ahead: what a process sees that was stopped for so long."""
         self.wall = 1_700_000_000.0
         self.least = 0
+        self.told: list[bool] = []
+        """Whether we led, each time that we were told to look."""
         self.election = Election(
             self.zookeeper,
             UUID,
@@ -52,7 +54,7 @@ class Candidate:
 
     def start(self) -> None:
         self.zookeeper.start()
-        self.election.start()
+        self.election.start(lambda: self.told.append(self.leads))
 
     def stop(self) -> None:
         self.election.stop(5.0)
@@ -132,6 +134,7 @@ def test_p06_a_clean_stop_lets_the_next_in_at_once(candidate: MakeCandidate) -> 
     took = time.monotonic() - began
     print(f"take-over after a clean stop: {took:.3f} s")
     assert took < SESSION / 2
+    assert other.told == [True], "it is told, and need not ask now and then"
 
 
 def test_p06_a_dead_leader_is_replaced_when_its_session_ends(candidate: MakeCandidate, proxy: Proxy) -> None:
@@ -167,6 +170,7 @@ def test_p05_suspended_ends_the_term_at_once(candidate: MakeCandidate, proxy: Pr
     wait_for(lambda: lost, what="kazoo notices")
     assert lost[0]
     assert not one.leads
+    assert one.told == [True, False]
     assert "cannot be reached" in one.election.trouble()
     proxy.heal()
     again = one.wait_until_leading()

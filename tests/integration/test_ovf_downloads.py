@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,3 +166,27 @@ def test_publishing_does_not_hold_the_loop(tmp_path: Path) -> None:
     server.stop()
     assert psutil.Process().memory_info().rss - before < MOST_MEMORY
     hold.check()
+
+
+def test_a_client_that_says_nothing_is_let_go_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection whose TLS never begins is closed after its time, and said; others are served meanwhile."""
+    monkeypatch.setattr("vcenter_eam_plugin.ovf.server.HEAD_SECONDS", 1.0)
+    path = tmp_path / "c.ovf"
+    path.write_text(envelope("disk.vmdk"))
+    (tmp_path / "disk.vmdk").write_bytes(b"disk")
+    certificate, key = write_certificate(tmp_path)
+    server = OvfServer(("127.0.0.1", 0), "", LOG, certificate=certificate, key=key, index=tmp_path / "index.json")
+    server.start()
+    try:
+        url = server.publish(path).replace("c.ovf", "disk.vmdk")
+        port = int(url.split("/")[2].rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+            context = ssl._create_unverified_context()
+            with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+                assert answer.read() == b"disk"
+            assert silent.recv(1) == b""
+    finally:
+        server.stop()
+    assert "the handshake did not end in time" in caplog.text

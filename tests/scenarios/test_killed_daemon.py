@@ -17,44 +17,15 @@ import gevent
 import kombu
 import pytest
 
-from tests.support.processes import DaemonProcess, SimulatorProcess, daemon_process, simulator_process, write_secret
-from tests.support.rabbit import RabbitNode, free_port
+from tests.support.daemon_file import daemon_file
+from tests.support.processes import DaemonProcess, SimulatorProcess, daemon_process, simulator_process
+from tests.support.rabbit import RabbitNode
 from vcenter_eam_plugin.bus.broker import QUEUE
 from vcenter_eam_plugin.bus.consumer import Consumer
-from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 STEP_SECONDS = 30.0
-
-CONFIGURATION = """
-[DEFAULTS]
-state_directory = {directory}/state
-ovf_server_port = {ovf_port}
-log_level = SYS_DEBUG
-
-[VCENTER]
-vc_host = {host}
-vc_port = {port}
-vc_username = {user}
-vc_password_file = {password_file}
-vc_ca_certs = {ca_file}
-
-[EAM]
-mode = act
-clusters =
-    /DC0/host/ClusterA
-    /DC0/host/ClusterB
-ovf_package = {ovf}
-agent_vm_datastore = shared-*
-agent_vm_network = VM Network
-power_off_grace_seconds = 0.3
-poll_seconds = 2
-
-[RABBIT]
-rabbit_hosts = 127.0.0.1:{rabbit_port}
-rabbit_vhost = {vhost}
-"""
 
 
 @pytest.fixture
@@ -94,17 +65,14 @@ def test_no_kill_loses_or_repeats_a_state(
     chance = random.Random(seed)
     knobs = ("deploy=0.4", "power_on=0.3", "heartbeat=0.2", "evacuate=0.3")
     with simulator_process(tmp_path, "--hosts", "3", *(f"--knob={knob}" for knob in knobs)) as simulator:
-        about = simulator.about
         conf_file = tmp_path / "vcenter_eam.conf"
         conf_file.write_text(
-            CONFIGURATION.format(
-                directory=tmp_path,
-                ovf_port=free_port(),
-                password_file=write_secret(tmp_path / "password", about["password"]),
-                ovf=write_sample(tmp_path / "ovf"),
-                rabbit_port=rabbit_node.port,
-                vhost=rabbit_vhost,
-                **{name: about[name] for name in ("host", "port", "user", "ca_file")},
+            daemon_file(
+                simulator.about,
+                tmp_path,
+                DEFAULTS={"log_level": "SYS_DEBUG"},
+                EAM={"power_off_grace_seconds": 0.3},
+                RABBIT={"rabbit_hosts": f"127.0.0.1:{rabbit_node.port}", "rabbit_vhost": rabbit_vhost},
             )
         )
         with daemon_process(tmp_path, conf_file) as daemon:

@@ -13,23 +13,24 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 
+from tests.support.daemon_file import daemon_file
 from tests.support.loop_judge import REFERENCE_SECONDS, slowness
-from tests.support.processes import DaemonProcess, SimulatorProcess, daemon_process, simulator_process, write_secret
+from tests.support.processes import DaemonProcess, SimulatorProcess, daemon_process, simulator_process
 from tests.support.proxy import Proxy
-from tests.support.rabbit import RabbitNode, free_port, wait_for
+from tests.support.rabbit import RabbitNode, wait_for
 from tests.support.zookeeper import ZooKeeperNode
 from vcenter_eam_plugin.bus.consumer import Consumer
 from vcenter_eam_plugin.cli.api import Api
 from vcenter_eam_plugin.domain.errors import PluginError
 from vcenter_eam_plugin.loop_watch import LIMIT
 from vcenter_eam_plugin.simulator.inventory import cluster_names
-from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -42,38 +43,6 @@ DEPLOY_SECONDS = 240.0
 FLOOD_SECONDS = 240.0
 ZOOKEEPER_SECONDS = AMQP_SECONDS = 6
 """Time-outs of the session and of the heartbeat."""
-
-CONFIGURATION = """
-[DEFAULTS]
-state_directory = {directory}/state
-ovf_server_port = {ovf_port}
-ovf_base_url = http://127.0.0.1:{ovf_port}
-log_level = SYS_DEBUG
-
-[VCENTER]
-vc_host = {host}
-vc_port = {port}
-vc_username = {user}
-vc_password_file = {password_file}
-vc_ca_certs = {ca_file}
-
-[EAM]
-mode = act
-clusters = {clusters}
-ovf_package = {ovf}
-agent_vm_datastore = shared-*
-agent_vm_network = VM Network
-poll_seconds = 2
-
-[RABBIT]
-rabbit_hosts = 127.0.0.1:{rabbit_port}
-rabbit_vhost = {vhost}
-rabbit_health_check_interval = {amqp_seconds}
-
-[ZOOKEEPER]
-zookeeper_servers = 127.0.0.1:{zookeeper_port}
-zk_timeout = {zookeeper_seconds}
-"""
 
 
 class Hearing(Proxy):
@@ -185,21 +154,19 @@ def installation(
                 directory, f"--hosts={HOSTS}", f"--clusters={CLUSTERS}", *(f"--knob={knob}" for knob in knobs)
             )
         )
-        names = [name for name, _ in zip(cluster_names(), range(CLUSTERS), strict=False)]
         conf_file = directory / "vcenter_eam.conf"
         conf_file.write_text(
-            CONFIGURATION.format(
-                directory=directory,
-                ovf_port=free_port(),
-                password_file=write_secret(directory / "password", simulator.about["password"]),
-                clusters="".join(f"\n    /DC0/host/{name}" for name in names),
-                ovf=write_sample(directory / "ovf"),
-                rabbit_port=broker.port,
-                vhost=vhost,
-                zookeeper_port=keeper.port,
-                zookeeper_seconds=ZOOKEEPER_SECONDS,
-                amqp_seconds=AMQP_SECONDS,
-                **{name: simulator.about[name] for name in ("host", "port", "user", "ca_file")},
+            daemon_file(
+                simulator.about,
+                directory,
+                clusters=list(islice(cluster_names(), CLUSTERS)),
+                DEFAULTS={"log_level": "SYS_DEBUG"},
+                RABBIT={
+                    "rabbit_hosts": f"127.0.0.1:{broker.port}",
+                    "rabbit_vhost": vhost,
+                    "rabbit_health_check_interval": AMQP_SECONDS,
+                },
+                ZOOKEEPER={"zookeeper_servers": f"127.0.0.1:{keeper.port}", "zk_timeout": ZOOKEEPER_SECONDS},
             )
         )
         daemon = stack.enter_context(daemon_process(directory, conf_file))

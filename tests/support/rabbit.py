@@ -7,7 +7,9 @@ be broken as a real one breaks: stopped, killed, frozen (SIGSTOP), blocked by it
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -26,6 +28,9 @@ import trustme
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings
 
+_PORTS = (10240, 32768)
+"""Of our servers: above those that services have by default, and below where Linux begins with its own by default."""
+_KERNEL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 START_DEADLINE = 90.0
 """Seconds; 6 to 10 on an idle machine with two cores."""
 
@@ -52,11 +57,17 @@ def wait_for(condition: Callable[[], object], deadline: float = 20.0, what: str 
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port on loopback that nobody listens on now, and that nobody's outgoing connection will have.
+
+    A server that is killed wants it again, and the kernel gives those in its own range to any connection meanwhile.
+    """
+    first, beyond = _PORTS
+    beyond = min(beyond, int(_KERNEL_PORTS.read_text().split()[0]))
+    while True:
+        port = first + secrets.randbelow(max(beyond - first, 1000))
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class RabbitNode:

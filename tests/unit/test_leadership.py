@@ -20,6 +20,12 @@ def test_alone_leads_in_one_term_until_it_stops() -> None:
     assert (alone.term(), alone.leader()) == (None, "")
 
 
+def test_alone_says_at_its_start_that_it_leads() -> None:
+    told: list[bool] = []
+    Alone("here:1").start(lambda: told.append(True))
+    assert told
+
+
 def test_p05_a_lead_lost_for_a_moment_is_a_new_term() -> None:
     """P5: another may have led meanwhile; whoever compares terms must see that."""
     answers = iter([True, True, False, True])

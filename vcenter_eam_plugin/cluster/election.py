@@ -123,6 +123,7 @@ class Election:
         """Each decision as ours and the shared one were when they were last the same."""
         self._wake = Event()
         self._greenlet: gevent.Greenlet | None = None
+        self._changed: Callable[[], None] = lambda: None
         self._why = ""
 
     # --- for the others -----------------------------------------------------------------------------------
@@ -136,8 +137,9 @@ class Election:
         """See :class:`~vcenter_eam_plugin.domain.leadership.Leadership`."""
         self._wake.set()
 
-    def start(self) -> None:
+    def start(self, changed: Callable[[], None] = lambda: None) -> None:
         """Begin to stand as a candidate; returns at once."""
+        self._changed = changed
         self._client.add_listener(self._state_changed)
         if self._client.state == KazooState.CONNECTED:
             self._connected.set()
@@ -225,6 +227,7 @@ class Election:
         self._prove(lock)
         if not self._shaken.is_set() and self._clock() < self._sure_until:
             self._term = Term(epoch)
+            self._changed()
             self._log.info("Elected leader of %s, epoch %d.", self._path, epoch)
 
     def _lead(self, lock: Any) -> None:
@@ -350,10 +353,11 @@ class Election:
         self._end_term("the connection to ZooKeeper is not certain")
 
     def _end_term(self, why: str) -> None:
-        if self._term is not None:
-            self._log.warning("The lead of %s has ended: %s.", self._path, why)
-        self._term = None
+        led, self._term = self._term is not None, None
         self._sure_until = float("-inf")
+        if led:
+            self._log.warning("The lead of %s has ended: %s.", self._path, why)
+            self._changed()
 
     def _epoch_changed(self, data: bytes | None, stat: Any) -> bool:  # noqa: ARG002 - kazoo's call
         if data is not None:

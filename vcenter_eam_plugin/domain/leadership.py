@@ -49,7 +49,8 @@ class Leadership(Protocol):
     def decided(self) -> None:
         """One of them has changed just now: let the others know soon."""
 
-    def start(self) -> None: ...
+    def start(self, changed: Callable[[], None] = lambda: None) -> None:
+        """``changed`` is called when a term began or ended, as far as that is noticed here; it must not block."""
 
     def stop(self, timeout: float) -> None:
         """Give up the lead, so that another need not wait for it, within ``timeout`` seconds."""
