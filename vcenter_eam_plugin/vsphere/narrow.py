@@ -371,7 +371,8 @@ class Narrow:
 
     def is_start(self, at: int, name: str) -> bool:
         """Whether an element of this name, without attributes, starts here."""
-        return bool(self._events[at] == (self._prefix + name, None, None))
+        event = self._events[at]
+        return type(event) is _Start and event == (self._prefix + name, None, None)
 
     def entered(self, at: int, name: str) -> int:
         """The place after the start of this element, which must be here."""
