@@ -23,7 +23,7 @@ TUPLES = (
     narrow.ObjectContent,
     narrow.DynamicProperty,
 )
-UNREAD = {"dynamicType": None, "dynamicProperty": []}
+UNREAD: dict[str, Any] = {"dynamicType": None, "dynamicProperty": []}
 
 
 def differences(ours: Any, theirs: Any, where: str = "result") -> list[str]:

@@ -141,6 +141,12 @@ class _Members(dict[str, Any]):
         return member
 
 
+def _between_tags(data: bytes) -> int:
+    """Where to cut so that no text is cut, nor ends: expat holds back a ``]`` at the end of what it gets."""
+    cut = data.rfind(b"><") + 1
+    return cut if cut or len(data) < _LONGEST_USUAL else max(data.rfind(b"<"), 0)
+
+
 def _refuse(*_: Any) -> None:
     raise Unknown("a comment, CDATA, a processing instruction or a document type")
 
@@ -284,9 +290,9 @@ class Narrow:
     # --- from bytes to events --------------------------------------------------------------------------
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes. No text is cut in two: what follows the last ``<`` waits for the next piece."""
+        """The next bytes."""
         data = self._rest + piece
-        cut = max(data.rfind(b"<"), 0)
+        cut = _between_tags(data)
         self._rest = data[cut:]
         self._parse(data[:cut])
 
@@ -535,7 +541,7 @@ class _Paged(Narrow):
                     self._fed, done = self._closing, end
             at = data.find(self._opening, end)
         waiting = at >= 0 and len(data) - at <= _LONGEST_USUAL  # an object whose end is to come
-        cut = at if waiting else max(data.rfind(b"<"), done)
+        cut = at if waiting else max(_between_tags(data), done)
         self._rest = data[cut:]
         self._parse(data[done:cut])
 
