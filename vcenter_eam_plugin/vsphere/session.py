@@ -103,6 +103,8 @@ _USED_OF_CONTENT = (
     "extensionManager",
     "authorizationManager",
 )
+_PLAIN_MOREF = re.compile(r"[\w.-]+", re.ASCII)
+_ANY_MOREF = "any-moref"
 _USER_AGENT = "contrail-vcenter-eam-plugin"
 """vCenter shows it beside each session."""
 _VERSION_REFUSED = "Unsupported version"
@@ -164,6 +166,22 @@ class _Connection(http.client.HTTPSConnection):
     answer: Any = None
 
     response_class = Answer
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **kw: Any) -> None:
+        """In one write: http.client makes two, which are two records of TLS and may be two packets."""
+        self._held = held = list[bytes]()
+        try:
+            super().request(*args, **kw)
+        finally:
+            self._held = None
+        super().send(b"".join(held))
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
 
     def getresponse(self) -> http.client.HTTPResponse:
         self.answer = super().getresponse()
@@ -205,6 +223,7 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
         self._deadline = timeout + DEADLINE_MARGIN_SECONDS
         self._busy: dict[Any, Any] = {}
         self._decoding = Decoding(self, session.fallen_back)
+        self._requests: dict[tuple[Any, str, str], tuple[bytes, bytes, bytes]] = {}
         super().__init__(
             host=session.settings.host,
             port=session.settings.port,
@@ -280,6 +299,19 @@ class _Stub(SoapStubAdapter):  # type: ignore[misc]
             raise
         self.ReturnConnection(connection)
         return answer.status, result
+
+    def SerializeRequest(self, mo: Any, info: Any, args: Any) -> bytes:  # noqa: N802 - pyVmomi's name
+        """As pyVmomi's. One without arguments differs from the last of its kind in the object's moref alone."""
+        if args or not _PLAIN_MOREF.fullmatch(mo._GetMoId()):
+            return cast(bytes, super().SerializeRequest(mo, info, args))
+        key = (type(mo), info.wsdlName, self.version)
+        parts = self._requests.get(key)
+        if parts is None:
+            request = super().SerializeRequest(type(mo)(_ANY_MOREF, self), info, args)
+            parts = self._requests[key] = request.partition(_ANY_MOREF.encode())
+        before, _, after = parts
+        moref: str = mo._GetMoId()
+        return before + moref.encode() + after
 
     def get(self, path: str) -> tuple[int, bytes]:
         """A plain HTTP GET of a small document, with the same trust and deadline."""
