@@ -44,11 +44,11 @@ class Answer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kw: Any) -> None:
         super().__init__(sock, *args, **kw)
         buffered: Any = self.fp
-        self.fp = io.BufferedReader(_Metered(buffered.detach()))
+        self._turns = Turns()
+        self.fp = io.BufferedReader(_Metered(buffered.detach(), self._turns))
         self._soap = kw.get("method") == "POST"
         self._unpack: Any = None
         self._count = 0
-        self._turns = Turns()
         self._tail = b""
         self._text = 0
 
@@ -115,11 +115,11 @@ class Answer(http.client.HTTPResponse):
 class _Metered(io.RawIOBase):
     """What comes from the socket, counted: header lines and chunk sizes are part of an answer, too."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, turns: Turns) -> None:
         super().__init__()
         self._raw = raw
         self._count = 0
-        self._turns = Turns()
+        self._turns = turns
 
     def readable(self) -> bool:
         return True
