@@ -24,7 +24,11 @@ class Benchmark:
         yield from run(effort)
 
 
-BENCHMARKS = (Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),)
+BENCHMARKS = (
+    Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("decode", "decode", "decode property updates, from memory"),
+    Benchmark("cold-start", "cold_start", "read inventory and agents anew from a vCenter of recorded bytes"),
+)
 """In the order in which they run and are shown."""
 
 
