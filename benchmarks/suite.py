@@ -26,6 +26,8 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("outbox", "outbox", "take changes in and hand them to the publisher, without a broker"),
+    Benchmark("decode", "decode", "decode property updates, from memory"),
+    Benchmark("cold-start", "cold_start", "read inventory and agents anew from a vCenter of recorded bytes"),
     Benchmark("throughput", "throughput", "observations through fleet, outbox and publisher until the broker confirms"),
     Benchmark("delivery", "delivery", "change in vCenter to confirmed message: latency, burst, restart"),
     Benchmark("resident", "resident", "the daemon with its fleet: calls, CPU, memory, its event loop"),

@@ -8,7 +8,7 @@ afterwards. A place for a turn is one where it may change, see docs/adr/0025.
 
 from __future__ import annotations
 
-from time import thread_time
+from time import monotonic, thread_time
 
 import gevent
 
@@ -25,13 +25,17 @@ pieces of 10 ms a heartbeat was 500 ms late (measured)."""
 class Turns:
     """One for each loop; the time begins when it is made."""
 
-    __slots__ = ("_since",)
+    __slots__ = ("_began", "_since")
 
     def __init__(self) -> None:
+        self._began = monotonic()
         self._since = thread_time()
 
     def give(self) -> None:
         """Let others run, if it has been long enough. Whatever is called so may be killed or timed out here."""
+        if monotonic() - self._began < SLICE:
+            return  # no more CPU time than that, and the clock of CPU time is a system call of 10 us
         if thread_time() - self._since >= SLICE:
             gevent.sleep(LOOK_AT_SOCKETS)
+            self._began = monotonic()
             self._since = thread_time()

@@ -30,7 +30,7 @@ from vcenter_eam_plugin.eam.agency import AgencySpec
 from vcenter_eam_plugin.eam.client import EamClient
 from vcenter_eam_plugin.simulator.sample_ovf import write_sample
 from vcenter_eam_plugin.simulator.server import Simulator
-from vcenter_eam_plugin.vsphere import inventory, properties
+from vcenter_eam_plugin.vsphere import properties, stream
 from vcenter_eam_plugin.vsphere import session as session_module
 from vcenter_eam_plugin.vsphere.answer import MOST_BYTES
 from vcenter_eam_plugin.vsphere.inventory import Inventory
@@ -228,7 +228,7 @@ def test_a_configuration_of_which_half_is_missing_is_not_written_back(intake: In
 def test_an_endless_read_ends(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token for another page with every page; an update set that is always truncated."""
     monkeypatch.setattr(properties, "MOST_PAGES", 3)
-    monkeypatch.setattr(inventory, "MOST_PAGES", 3)
+    monkeypatch.setattr(stream, "MOST_PAGES", 3)
 
     def another(body: bytes) -> bytes:
         return body.replace(b"<objects>", b"<token>1</token><objects>", 1)

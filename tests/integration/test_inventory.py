@@ -17,8 +17,8 @@ from pyVmomi import vim
 from tests.support.vcenters import Admin, VCenter, Watch, wait_for, watching
 from vcenter_eam_plugin.domain.errors import PrivilegeMissing
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostPower, HostTask, StandbyMode, VmPower
-from vcenter_eam_plugin.vsphere import inventory as module
 from vcenter_eam_plugin.vsphere import session as session_module
+from vcenter_eam_plugin.vsphere import stream as module
 from vcenter_eam_plugin.vsphere.scope import list_compute_resources
 
 
@@ -164,15 +164,15 @@ def test_cancel_that_comes_too_early_is_sent_again(
     """Seen here: a cancel that overtakes the wait it is meant for has no effect, and a new scope waited 30 s."""
     with vcenter.session(wait_seconds=30) as session, watching(session, cluster) as watch:
         watch.first_listing()
-        cancel = module._Stream.cancel
-        lost: list[module._Stream] = []
+        cancel = module.Stream.cancel
+        lost: list[module.Stream] = []
 
-        def unlucky(stream: module._Stream) -> None:
+        def unlucky(stream: module.Stream) -> None:
             if stream in lost:
                 cancel(stream)
             lost.append(stream)
 
-        monkeypatch.setattr(module._Stream, "cancel", unlucky)
+        monkeypatch.setattr(module.Stream, "cancel", unlucky)
         with gevent.Timeout(5):
             watch.inventory.refresh()
             watch.next_listing(1)
@@ -382,7 +382,7 @@ def test_p8_first_set_that_leaves_something_out_is_not_used(
             kept = [update for update in one.objectSet if not isinstance(update.obj, kinds[left_out])]
             if not lost or lost[0] is result:
                 lost[:] = [result]
-                one.objectSet = kept
+                one.objectSet[:] = kept
         return result
 
     monkeypatch.setattr(watch.session, "call", lossy)

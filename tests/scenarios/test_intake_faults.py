@@ -14,7 +14,7 @@ from pyVmomi import vim
 from tests.support.bench import Bench
 from tests.support.gap import Gap
 from tests.support.proxy import Proxy
-from vcenter_eam_plugin.vsphere import inventory, session
+from vcenter_eam_plugin.vsphere import session, stream
 
 RARELY = 300.0
 """Seconds between polls: what is noticed sooner was heard of."""
@@ -198,7 +198,7 @@ def test_p7_keys_of_events_wrap(four: Bench) -> None:
 
 def test_p7_events_are_refused_and_come_back(four: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """EventManager: InvalidState beyond the limit of event collectors. Everything else goes on; it is asked again."""
-    monkeypatch.setattr(inventory, "EVENTS_RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(stream, "EVENTS_RETRY_SECONDS", 0.5)
     four.start(vcenter=WAIT, poll_seconds=1.0)
     gap = Gap(four)
     four.simulator.faults.inject("raise_fault", method="CreateCollectorForEvents", fault="vim.fault.InvalidState")

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import gevent
 import pytest
@@ -195,7 +195,7 @@ def of_simulator(server: Simulator) -> VCenter:
         host=server.host,
         port=server.port,
         user=server.user,
-        password=cast(str, server.password),
+        password=server.password,
         ca_file=str(server.ca_file),
         thumbprint=server.thumbprint,
         simulator=server,

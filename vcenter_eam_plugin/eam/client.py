@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from gevent.pool import Pool
+import gevent
 from pyVmomi import eam
 
 from vcenter_eam_plugin.domain.errors import (
@@ -122,15 +122,23 @@ class EamClient:
     def read_agents(self, morefs: Iterable[str]) -> AgentsObserved:
         """Runtimes of these agents. One that cannot be read fails the whole read; one that is gone is named."""
         self._session.open()
-        pool = Pool(READS_AT_ONCE)
         asked = tuple(dict.fromkeys(morefs))
+        answers: dict[str, AgentFacts | PluginError] = {}
+        left = iter(asked)
+
+        def read() -> None:
+            answers.update((moref, self._read_agent(moref)) for moref in left)
+
+        readers = [gevent.spawn(read) for _ in range(min(READS_AT_ONCE, len(asked)))]
         try:
-            answers = list(pool.imap(self._read_agent, asked))
+            for reader in readers:
+                reader.get()
         finally:
-            pool.kill()
+            gevent.killall(readers)
         agents = []
         gone = []
-        for moref, answer in zip(asked, answers, strict=True):
+        for moref in asked:
+            answer = answers[moref]
             if isinstance(answer, ObjectGone):
                 gone.append(moref)
             elif isinstance(answer, PluginError):

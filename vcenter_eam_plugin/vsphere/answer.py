@@ -28,6 +28,9 @@ _HEADERS = 64 << 10
 _MOST_TEXT = 1 << 20
 """Bytes without a tag. pyVmomi and expat 2.5 take time by the square of a text's or an attribute's length: 11 s of
 computing for 16 MB (measured)."""
+_USUAL_HEAD = re.compile(rb"HTTP/1\.1 200 OK\r\n((?:[A-Za-z][A-Za-z-]*: [!-~](?:[ -~]*[!-~])?\r\n){1,30})")
+_LENGTH = re.compile("[0-9]{1,12}")
+_USUAL_HEADER = re.compile(r"([A-Za-z-]+): (.*)\r\n")
 _DOCTYPE = b"<!DOCTYPE"
 _ENCODING = re.compile(rb"<\?xml[^>]{0,100}?encoding\s*=\s*['\"]([^'\"]{0,40})")
 _ENCODINGS = {b"utf-8", b"us-ascii", b"iso-8859-1"}
@@ -44,22 +47,51 @@ class Answer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kw: Any) -> None:
         super().__init__(sock, *args, **kw)
         buffered: Any = self.fp
-        self.fp = io.BufferedReader(_Metered(buffered.detach()))
+        self._turns = Turns()
+        self.fp = io.BufferedReader(_Metered(buffered.detach(), self._turns))
         self._soap = kw.get("method") == "POST"
         self._unpack: Any = None
         self._count = 0
-        self._turns = Turns()
         self._tail = b""
         self._text = 0
 
     def begin(self) -> None:
-        super().begin()
+        if self.headers is not None or not self._begin_usual():
+            super().begin()
         if self.length is not None and self.length > MOST_BYTES:
             raise AnswerRefused(f"the answer has {self.length} bytes; at most {MOST_BYTES} are read")
         packed = self.headers.get("Content-Encoding", "identity").strip().lower()
         if packed in ("gzip", "x-gzip", "deflate"):
             del self.headers["Content-Encoding"]
             self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16 if "gzip" in packed else zlib.MAX_WBITS)
+
+    def _begin_usual(self) -> bool:
+        """Take a head of the usual form, if it is here in whole. Else nothing is taken, and http.client reads it.
+
+        That parses it as a mail, which for the small answer of one agent is half of all the computing.
+        """
+        head, end, _ = self.fp.peek().partition(b"\r\n\r\n")
+        usual = _USUAL_HEAD.fullmatch(head + b"\r\n") if end else None
+        if usual is None:
+            return False
+        headers = http.client.HTTPMessage()
+        for name, value in _USUAL_HEADER.findall(usual[1].decode("ascii")):
+            headers[name] = value
+        lengths = headers.get_all("Content-Length", [])
+        if (
+            len(lengths) != 1
+            or not _LENGTH.fullmatch(lengths[0])
+            or "Transfer-Encoding" in headers
+            or "Connection" in headers
+        ):
+            return False
+        self.fp.read(len(head) + len(end))
+        self.code = self.status = 200
+        self.reason, self.version = "OK", 11
+        self.headers = self.msg = headers
+        self.chunked = self.will_close = False
+        self.length = int(lengths[0])
+        return True
 
     def read(self, amt: int | None = None) -> bytes:
         """Up to ``amt`` bytes, fewer only at the end. Raises AnswerRefused.
@@ -115,11 +147,11 @@ class Answer(http.client.HTTPResponse):
 class _Metered(io.RawIOBase):
     """What comes from the socket, counted: header lines and chunk sizes are part of an answer, too."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, turns: Turns) -> None:
         super().__init__()
         self._raw = raw
         self._count = 0
-        self._turns = Turns()
+        self._turns = turns
 
     def readable(self) -> bool:
         return True

@@ -76,6 +76,8 @@ _ROWS = (
     _gauge("session_logged_in", "1 when a session at vCenter is held."),
     _counter("logins", "Logins to vCenter; more than one means that a session ended."),
     _counter("inventory_listings", "Complete readings of the inventory; more than one means that a stream broke."),
+    _counter("slow_answers", "Answers to this method that were left to the slow decoder: not written as usual.",
+             "method"),
     # --- what is done
     _gauge("queue_keys", "Keys in the work queue: ready, being worked on, or for later.", "stage"),
     _gauge("waiting", "Hosts for which something is to be done that may not be done yet."),
@@ -174,6 +176,7 @@ def _add_unit(scrape: _Scrape, unit: Unit, shown: Mapping[str, Any]) -> None:
     _add_counts(scrape, "alarms", name, Counter((alarm["name"].partition(":")[0],) for alarm in shown["alarms"]))
     scrape.add("session_logged_in", bool(unit.session.cookie), name)
     scrape.add("logins", unit.session.generation, name)
+    _add_counts(scrape, "slow_answers", name, {(method,): n for method, n in unit.session.fallen_back.items()})
     _add_counts(scrape, "plans", name, {(key,): count for key, count in tally.plans.items()})
     _add_counts(scrape, "actions", name, tally.actions)
     _add_counts(scrape, "operations", name, tally.operations)
