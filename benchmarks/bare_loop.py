@@ -26,8 +26,8 @@ from pyVmomi import vim, vmodl
 
 from benchmarks.bare_publisher import Confirming
 from benchmarks.simulated_vcenter import Times
-from vcenter_eam_plugin.vsphere.inventory import COMPUTE_PATHS, HOST_PATHS
 from vcenter_eam_plugin.vsphere.properties import PAGE, filter_spec, object_spec, property_spec, traversal
+from vcenter_eam_plugin.vsphere.stream import COMPUTE_PATHS, HOST_PATHS
 
 NAME = "a-name"
 """In BODY, where the host's name belongs."""
