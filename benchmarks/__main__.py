@@ -29,9 +29,10 @@ WIDE = 150
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice([one.name for one in BENCHMARKS]), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="One size, one run, ratios with 3 x their goal: for CI, within 3 minutes.")
+@click.option("--hosts", type=click.IntRange(10, 10000), multiple=True, help="This size instead; may be repeated.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here, too.")
 @click.option("--list", "listing", is_flag=True, help="Say what there is, and measure nothing.")
-def main(names: tuple[str, ...], *, quick: bool, file: Path | None, listing: bool) -> None:
+def main(names: tuple[str, ...], *, quick: bool, hosts: tuple[int, ...], file: Path | None, listing: bool) -> None:
     """Measure what the service costs: all of it without NAME.
 
     Figures are ratios of two things measured in the same run; the times beside them are of this machine.
@@ -45,7 +46,7 @@ def main(names: tuple[str, ...], *, quick: bool, file: Path | None, listing: boo
     failed = []
     for one in chosen(names):
         click.echo(f"{one.name}: {one.meaning} ...", err=True)
-        found, status = _in_a_process(one, quick=quick)
+        found, status = _in_a_process(one, "quick" if quick else "full", hosts)
         rows += found
         if status:
             failed.append(f"{one.name} (exit code {status})")
@@ -61,9 +62,9 @@ def main(names: tuple[str, ...], *, quick: bool, file: Path | None, listing: boo
     sys.exit(1 if missed or failed else 0)
 
 
-def _in_a_process(one: Benchmark, *, quick: bool) -> tuple[list[Row], int]:
+def _in_a_process(one: Benchmark, effort: str, sizes: tuple[int, ...]) -> tuple[list[Row], int]:
     """The rows that came, and the exit code. Of its own, so that none pays for another's garbage, or its patching."""
-    command = [sys.executable, "-m", "benchmarks.child", one.name, "quick" if quick else "full"]
+    command = [sys.executable, "-m", "benchmarks.child", one.name, effort, *map(str, sizes)]
     # In a session of its own: whatever it started ends with it.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
         assert child.stdout is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m benchmarks.child NAME full|quick``: one benchmark, its rows on standard output, a JSON object a line.
+"""``python -m benchmarks.child NAME full|quick [HOSTS...]``: one benchmark, a JSON object a row on standard output.
 
 What it says to people goes to standard error.
 """
@@ -17,11 +17,13 @@ from benchmarks.row import FULL, QUICK  # noqa: E402
 from benchmarks.suite import chosen  # noqa: E402
 
 
-def main(name: str, effort: str) -> None:
+def main(name: str, effort: str, *sizes: str) -> None:
     """See the module."""
     rows, sys.stdout = sys.stdout, sys.stderr  # whatever is measured may print
+    whole = QUICK if effort == "quick" else FULL
+    with_sizes = dataclasses.replace(whole, sizes=tuple(map(int, sizes)) or whole.sizes)
     for one in chosen([name]):
-        for row in one.measure(QUICK if effort == "quick" else FULL):
+        for row in one.measure(with_sizes):
             print(json.dumps(dataclasses.asdict(row)), file=rows, flush=True)
 
 
