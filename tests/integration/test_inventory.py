@@ -81,6 +81,31 @@ def test_vm_that_does_not_exist_is_reported_gone(vcenter: VCenter, admin: Admin,
         assert watch.inventory.live
 
 
+def test_vm_that_is_followed_while_a_listing_is_read_breaks_nothing(
+    vcenter: VCenter, admin: Admin, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: at a restart EAM's answer came between two pages of the listing, which then lacked a VM that exists."""
+    monkeypatch.setattr(module, "PAGE", 1)
+    with vcenter.session() as session, watching(session, cluster) as watch:
+        vms = [vm for host in watch.first_listing().hosts for vm in admin.vms_of(host.moref)]
+        read = module.Stream._applied
+        following: list[Any] = []
+
+        def eam_answers(stream: Any, result: Any) -> Any:
+            if not following and result.truncated:
+                following.append(gevent.spawn(watch.inventory.follow_vms, vms))
+                gevent.sleep(0.3)
+            return read(stream, result)
+
+        monkeypatch.setattr(module.Stream, "_applied", eam_answers)
+        watch.inventory.refresh()
+        watch.next_listing(1)
+        assert following
+        wait_for(lambda: all(watch.vm(vm) for vm in vms), "the followed VMs")
+        assert len(watch.listings()) == 2
+        assert watch.inventory.last_error is None
+
+
 def test_new_scope_is_listed_whole(vcenter: VCenter, admin: Admin) -> None:
     """S04: a cluster added to the scope is listed at once, and nothing waits for a time-out."""
     clusters = [one for one in list_compute_resources(admin.session) if one.is_cluster]

@@ -242,7 +242,14 @@ class Stream:
     # --- reading ---------------------------------------------------------------------------------------
 
     def listing(self, interrupted: Callable[[], bool]) -> InventoryObserved:
-        """The whole of it: all pages of the first update set, proven complete."""
+        """The whole of it: all pages of the first update set, proven complete.
+
+        The list of watched VMs waits for its end: one that was added between two pages may be in neither.
+        """
+        with self._view_lock:
+            return self._listing(interrupted)
+
+    def _listing(self, interrupted: Callable[[], bool]) -> InventoryObserved:
         for _ in range(MOST_PAGES):
             result = self._wait(interrupted, seconds=0)
             if result is None:
