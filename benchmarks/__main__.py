@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,8 @@ from benchmarks.suite import BENCHMARKS, Benchmark, chosen
 
 MOST_SECONDS = 1800.0
 """One that hangs is a failure, not a wait. The longest measures its four sizes within 10 minutes."""
+END_SECONDS = 20.0
+"""For one that is told to end: it stops a broker and daemons."""
 WIDE = 150
 """Columns of the table where the output is no terminal."""
 
@@ -71,7 +74,11 @@ def _in_a_process(one: Benchmark, effort: str, sizes: tuple[int, ...]) -> tuple[
         try:
             out, _ = child.communicate(timeout=MOST_SECONDS)
         except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
+            child.terminate()  # it ends what it started, some of it in sessions of their own
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(END_SECONDS)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             out, _ = child.communicate()
             if not isinstance(sys.exception(), subprocess.TimeoutExpired):
                 raise

@@ -11,6 +11,7 @@ monkey.patch_all()
 
 import dataclasses  # noqa: E402
 import json  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 
 from benchmarks.row import FULL, QUICK  # noqa: E402
@@ -20,6 +21,7 @@ from benchmarks.suite import chosen  # noqa: E402
 def main(name: str, effort: str, *sizes: str) -> None:
     """See the module."""
     rows, sys.stdout = sys.stdout, sys.stderr  # whatever is measured may print
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every ``finally``
     whole = QUICK if effort == "quick" else FULL
     with_sizes = dataclasses.replace(whole, sizes=tuple(map(int, sizes)) or whole.sizes)
     for one in chosen([name]):
