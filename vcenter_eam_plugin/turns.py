@@ -23,19 +23,25 @@ pieces of 10 ms a heartbeat was 500 ms late (measured)."""
 
 
 class Turns:
-    """One for each loop; the time begins when it is made."""
+    """One for each loop; the time begins when it is made.
+
+    The clock of CPU time is a system call of 10 us, and most loops are over sooner than a slice, as the reading of each
+    of thousands of small answers is: it is looked at when a slice has gone by, so the first turn may come a slice late.
+    """
 
     __slots__ = ("_began", "_since")
 
     def __init__(self) -> None:
         self._began = monotonic()
-        self._since = thread_time()
+        self._since: float | None = None
 
     def give(self) -> None:
         """Let others run, if it has been long enough. Whatever is called so may be killed or timed out here."""
         if monotonic() - self._began < SLICE:
-            return  # no more CPU time than that, and the clock of CPU time is a system call of 10 us
-        if thread_time() - self._since >= SLICE:
+            return  # no more CPU time than that
+        if self._since is None:
+            self._since = thread_time()
+        elif thread_time() - self._since >= SLICE:
             gevent.sleep(LOOK_AT_SOCKETS)
             self._began = monotonic()
             self._since = thread_time()

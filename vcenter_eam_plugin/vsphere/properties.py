@@ -17,11 +17,11 @@ from vcenter_eam_plugin.domain.errors import PrivilegeMissing, ProtocolError, Se
 from vcenter_eam_plugin.domain.understanding import understood
 from vcenter_eam_plugin.vsphere.session import Session
 
-#: Objects per page.
-PAGE = 50
+#: Objects per page: as many as a vCenter gives at most unless it is told otherwise. Each page is a round trip.
+PAGE = 100
 #: Objects named in one request: pyVmomi writes a request in one go, about 0.1 ms per object.
 NAMED_AT_ONCE = 100
-#: Of one read: 100,000 objects, where a vCenter has at most 2,500 hosts.
+#: Of one read: 200,000 objects, where a vCenter has at most 2,500 hosts.
 MOST_PAGES = 2000
 
 _Collector = vmodl.query.PropertyCollector
