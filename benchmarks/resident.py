@@ -138,7 +138,7 @@ class _Size:
             there.do("power_on", vm=truth["vm"])
 
     def _calls_of_a_poll(self, there: VCenter, ours: Daemon, name: str, *, unsettled: int) -> Row:
-        ours.wait_until_idle()
+        ours.wait_until_idle(unsettled)
         seen = _over_polls(there, self._polls)
         polls, membership = seen.calls["Agency.AgencyQueryRuntime"], seen.calls["Agency.QueryAgent"]
         note = f"{polls} polls; beside them {membership} x QueryAgent, once a minute"
