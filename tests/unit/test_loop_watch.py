@@ -56,7 +56,8 @@ def test_a_hold_is_seen_with_its_share_of_computing(watch: LoopWatch) -> None:
     told = watch.status()
     assert told["over_limit"] >= 1
     assert told["most_cpu_ms"] >= LIMIT * 1e3
-    assert told["longest"]["ms"] >= told["longest"]["cpu_ms"] >= LIMIT * 1e3
+    assert told["longest"]["cpu_ms"] >= LIMIT * 1e3
+    assert told["longest"]["ms"] >= told["longest"]["cpu_ms"] - 1.0  # the two clocks are not read in one moment
     assert told["longest_in_last_minute"] == told["longest"]
 
 
