@@ -72,7 +72,7 @@ def test_one_page_has_every_vcenter_and_one_that_dies_does_not_hide_the_other(
     expect(west).to_contain_text("0 of 3 active")
     expect(west.locator(".mode")).to_have_text("observe")
     assert page.locator("#clusters a.cell").count() == 7
-    assert page.locator("#clusters .cluster h3 small").all_inner_texts() == ["east", "west"]
+    assert page.locator("#clusters .cluster h3 small").all_inner_texts() == ["DC0", "east", "DC0", "west"]
     page.goto(f"{made.url}/plan")
     expect(page.get_by_role("link", name="Pause east")).to_be_visible()
     expect(page.get_by_role("link", name="Activate west")).to_be_visible()

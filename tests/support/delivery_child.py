@@ -107,7 +107,10 @@ class Flow:
         while self._outbox.backlog > waiting:
             gevent.sleep(0.005)
 
-    def report(self, changes: int) -> dict[str, Any]:
+    def report(self, changes: int, connects: int) -> dict[str, Any]:
+        """Once all is confirmed, and the connection was made so often: each was broken while we changed things."""
+        while self.connects < connects:
+            gevent.sleep(0.005)
         self.wait_until_at_most(0)
         gc.collect()
         confirmed = self.publisher.status()["confirmed"]
@@ -134,8 +137,8 @@ def main() -> None:
     flow = Flow(settings, Path(directory))
     flow.begin()
     changes = 0
-    for mark in map(int, marks.split(",")):
+    for connects, mark in enumerate(map(int, marks.split(",")), start=1):
         changes = flow.change_until(changes, mark)
-        print(json.dumps(flow.report(changes)), flush=True)
+        print(json.dumps(flow.report(changes, connects)), flush=True)
         sys.stdin.readline()
     flow.end()

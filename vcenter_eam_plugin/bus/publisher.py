@@ -259,6 +259,7 @@ class Publisher:
                 if self._stopping.is_set() and not link.on_their_way:
                     break
                 link.wait(self._wake, self._seconds_to_wait(link))
+                self._news = True  # or it is time to look: whoever wrote may have ended before it could say so
         except PluginError:
             # Those that were confirmed before it broke need not go out again.
             self._took(link.take_settled()[0])
