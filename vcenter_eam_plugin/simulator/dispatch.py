@@ -132,24 +132,6 @@ class Dispatcher:
 
         ``certificate`` is what the client showed in the TLS handshake, in DER.
         """
-        client = self.traffic.of(address)
-        client.bytes_in += len(body)
-        reply = self._answer(path, body, action, cookie, address, agent, hits, gone, certificate)
-        client.bytes_out += len(reply.body)
-        return reply
-
-    def _answer(
-        self,
-        path: str,
-        body: bytes,
-        action: str,
-        cookie: str | None,
-        address: str,
-        agent: str,
-        hits: dict[str, Fault],
-        gone: Callable[[], bool],
-        certificate: bytes | None,
-    ) -> Reply:
         namespace = EAM_NAMESPACE if path == EAM_PATH else VIM_NAMESPACE
         try:
             version = self.versions(path).resolve(action, strict="refuse_newer" in hits)

@@ -384,17 +384,21 @@ class Simulator:
         early = self._before(hits, handler, environ.get("HTTP_COOKIE"), start_response)
         if early is not None:
             return early
+        address = environ.get("REMOTE_ADDR", "")
+        client = self.dispatcher.traffic.of(address)
+        client.bytes_in += len(body)
         reply = self.dispatcher.answer(
             path,
             body,
             environ.get("HTTP_SOAPACTION", ""),
             environ.get("HTTP_COOKIE"),
-            environ.get("REMOTE_ADDR", ""),
+            address,
             environ.get("HTTP_USER_AGENT", ""),
             hits,
             handler.client_gone,
             handler.certificate,
         )
+        client.bytes_out += len(reply.body)
         headers = []
         if reply.opened is not None:
             headers.append(("Set-Cookie", f'{COOKIE}="{reply.opened}"; Path=/; HttpOnly; Secure;'))
