@@ -94,7 +94,7 @@ def test_vm_that_is_followed_while_a_listing_is_read_breaks_nothing(
         def eam_answers(stream: Any, result: Any) -> Any:
             if not following and result.truncated:
                 following.append(gevent.spawn(watch.inventory.follow_vms, vms))
-                gevent.sleep(0.3)
+                wait_for(lambda: following[0].ready() or stream._view_lock.linkcount(), "it is done, or waits")
             return read(stream, result)
 
         monkeypatch.setattr(module.Stream, "_applied", eam_answers)
