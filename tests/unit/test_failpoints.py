@@ -167,7 +167,7 @@ def test_after_outbox_write_the_change_is_on_disk_and_was_offered_to_nobody(
 
     def look(point: str) -> None:
         assert point == failpoints.AFTER_OUTBOX_WRITE
-        offered = outbox._db.execute("SELECT count(*) FROM message WHERE offered = 1").fetchone()[0]
+        offered = outbox._db.execute("SELECT count(*) FROM offered").fetchone()[0]
         found.append((outbox.backlog, offered))
 
     monkeypatch.setattr(failpoints, "reach", look)

@@ -238,7 +238,9 @@ class Outbox:
         An older snapshot that is still waiting is dropped: this one says it all.
         """
         with self._writing():
-            self._db.execute("DELETE FROM message WHERE event = ? AND offered = 0", (Event.SYNC,))
+            self._db.execute(
+                "DELETE FROM message WHERE event = ? AND seq NOT IN (SELECT seq FROM offered)", (Event.SYNC,)
+            )
             writes = _Writes(self._db, self._last_seq())
             begin = self._stamp(writes)
             count = len(self._accepted)
@@ -264,7 +266,8 @@ class Outbox:
         """
         with self._holding():
             found = self._db.execute(
-                "SELECT seq, id, key, event, oper, routing_key, timestamp, body, offered FROM message"
+                "SELECT seq, id, key, event, oper, routing_key, timestamp, body, seq IN (SELECT seq FROM offered)"
+                " FROM message"
                 " WHERE seq NOT IN (SELECT value FROM json_each(?))"
                 " AND ifnull(key, '') NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
                 (_json([row.seq for row in on_their_way]), _json([key or "" for key in held]), limit),
@@ -282,13 +285,15 @@ class Outbox:
                     new.append((seq,))
             if new:
                 with self._writing():
-                    self._db.executemany("UPDATE message SET offered = 1 WHERE seq = ?", new)
+                    self._db.executemany("INSERT INTO offered VALUES (?)", new)
         return rows
 
     def confirm(self, rows: Iterable[Row]) -> None:
         """The broker has them."""
+        numbers = [(row.seq,) for row in rows]
         with self._writing():
-            self._db.executemany("DELETE FROM message WHERE seq = ?", [(row.seq,) for row in rows])
+            self._db.executemany("DELETE FROM message WHERE seq = ?", numbers)
+            self._db.executemany("DELETE FROM offered WHERE seq = ?", numbers)
 
     def drop_unsent(self) -> int:
         """Leadership is lost: another instance speaks now. Returns how many messages were dropped.
@@ -299,7 +304,9 @@ class Outbox:
         back: dict[str, bytes | None] = {}
         with self._writing():
             for key, base in self._db.execute(
-                "SELECT key, base FROM message WHERE offered = 0 AND event != ? ORDER BY seq DESC", (Event.SYNC,)
+                "SELECT key, base FROM message WHERE seq NOT IN (SELECT seq FROM offered) AND event != ?"
+                " ORDER BY seq DESC",
+                (Event.SYNC,),
             ):
                 back[key] = base
             for key, base in back.items():
@@ -308,6 +315,7 @@ class Outbox:
                 else:
                     self._db.execute("INSERT OR REPLACE INTO accepted VALUES (?, ?)", (key, base))
             dropped = self._db.execute("DELETE FROM message").rowcount
+            self._db.execute("DELETE FROM offered")
         self._accepted = self._load()
         return dropped
 
@@ -345,7 +353,9 @@ class Outbox:
         """
         base, swallowed = old, 0
         rows = self._db.execute(
-            "SELECT seq, event, oper, offered, coalesced, base FROM message WHERE key = ? ORDER BY seq DESC", (key,)
+            "SELECT seq, event, oper, seq IN (SELECT seq FROM offered), coalesced, base FROM message"
+            " WHERE key = ? ORDER BY seq DESC",
+            (key,),
         ).fetchall()
         for seq, event, oper, offered, coalesced, blob in rows:
             if offered or event == Event.SYNC or oper == messages.Oper.DELETE:

@@ -47,13 +47,41 @@ MIGRATIONS = (
     );
     CREATE INDEX message_of_key ON message (key, seq);
     """,
+    """
+    CREATE TABLE offered (seq INTEGER PRIMARY KEY);
+    INSERT INTO offered SELECT seq FROM message WHERE offered = 1;
+    CREATE TABLE message_2 (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL,
+        key TEXT,
+        event TEXT NOT NULL,
+        oper TEXT NOT NULL,
+        routing_key TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        coalesced INTEGER NOT NULL,
+        base BLOB,
+        body BLOB NOT NULL
+    );
+    INSERT INTO message_2 SELECT seq, id, key, event, oper, routing_key, timestamp, coalesced, base, body FROM message;
+    DELETE FROM sqlite_sequence WHERE name = 'message_2';
+    INSERT INTO sqlite_sequence SELECT 'message_2', seq FROM sqlite_sequence WHERE name = 'message';
+    DROP TABLE message;
+    ALTER TABLE message_2 RENAME TO message;
+    CREATE INDEX message_of_key ON message (key, seq);
+    """,
 )
 """Script n takes a file from ``user_version`` n to n + 1. Never edit one that was released: append.
 
 ``message.base`` is the record that consumers hold before this message: coalescing compares with it.
-``offered`` is set, durably, before a message first goes to the broker: from then on it may have arrived.
+``offered`` names each message that is given to the broker, durably, before it is: from then on it may have arrived.
+A table of its own, because a mark in the message had every page of bodies written once more; and no index of ``id``,
+which is made of ``epoch`` and ``seq``. Together they were a third of what the transactions cost.
 AUTOINCREMENT keeps ``seq`` from being used again after its row was confirmed and deleted.
 """
+
+_CHECKPOINT_PAGES = 4000
+"""Pages of 4 KiB in the journal before they go into the file, which waits for the disk. A page that was written often
+since goes there once, so a burst waits a quarter as often as with sqlite's 1000. Reading so much at a start: 20 ms."""
 
 
 class DamagedError(Exception):
@@ -95,6 +123,7 @@ def open_database(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         _check(db, path)
         _migrate(db, path)
     except sqlite3.Error as exc:
