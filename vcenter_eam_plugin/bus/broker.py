@@ -15,7 +15,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import gevent
 import kombu
-from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
 from vcenter_eam_plugin.domain.errors import (
@@ -132,50 +131,8 @@ class BrokerSettings:
         return f"{host}:{port}{'' if self.vhost.startswith('/') else '/'}{self.vhost}"
 
 
-class _Gathers:
-    """A transport of amqp that can write many frames at once: a system call for each was a quarter of their cost."""
-
-    _gathered: bytearray | None = None
-
-    @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """What is written within the block goes out at its end; nothing may yield in it."""
-        self._gathered = bytearray()
-        try:
-            yield
-        finally:
-            frames, self._gathered = self._gathered, None
-        self.write(frames)
-
-    def write(self, frames: Any) -> None:
-        if self._gathered is None:
-            super().write(frames)  # type: ignore[misc] # amqp's
-        else:
-            self._gathered += frames
-
-
-class _Tcp(_Gathers, TCPTransport):  # type: ignore[misc] # amqp has no types
-    pass
-
-
-class _Tls(_Gathers, SSLTransport):  # type: ignore[misc] # amqp has no types
-    pass
-
-
 class _Connection(pyamqp.Connection):  # type: ignore[misc] # kombu has no types
     """Closes its socket also when a deadline of ours ends the handshake, which amqp does not foresee."""
-
-    def Transport(  # noqa: N802 - amqp's name
-        self, host: str, connect_timeout: float, ssl: Any, read_timeout: Any, write_timeout: Any, **options: Any
-    ) -> Any:
-        return (_Tls if ssl else _Tcp)(
-            host,
-            connect_timeout=connect_timeout,
-            ssl=ssl,
-            read_timeout=read_timeout,
-            write_timeout=write_timeout,
-            **options,
-        )
 
     def connect(self, callback: Any = None) -> Any:
         try:
@@ -237,10 +194,13 @@ def connect(settings: BrokerSettings, index: int = 0, **callbacks: Callable[...,
     return connection
 
 
-def gathering(connection: Any) -> AbstractContextManager[None]:
-    """Write what is published within the block at its end, at once; nothing may yield in it."""
-    gathered: AbstractContextManager[None] = connection.connection.transport.gathering()
-    return gathered
+def write(channel: Any, frames: bytes) -> None:
+    """Send frames that were encoded by us. Raises what amqp raises on a connection that is lost."""
+    connection = channel.connection
+    if connection is None or not connection.connected:
+        raise amqp.RecoverableConnectionError("connection already closed")
+    connection.transport.write(frames)
+    connection.bytes_sent += 1  # or amqp would send a heartbeat beside them
 
 
 def close(connection: Any, *, polite: bool) -> None:

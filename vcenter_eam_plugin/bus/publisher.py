@@ -25,17 +25,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any
 
 import gevent
-from amqp import spec
 from gevent.event import Event as Signal
 
 from vcenter_eam_plugin.bus import broker
 from vcenter_eam_plugin.bus.broker import BrokerSettings
+from vcenter_eam_plugin.bus.frames import CONTENT_ENCODING, CONTENT_TYPE, DELIVERY_PERSISTENT, Frames, headers_of
 from vcenter_eam_plugin.bus.outbox import Outbox, Row
 from vcenter_eam_plugin.domain import messages
 from vcenter_eam_plugin.domain.errors import NotConfirmed, PluginError, ProtocolError
@@ -68,9 +67,6 @@ _HOLD_FIRST = 0.5
 _HOLD_LONGEST = 10.0
 """Seconds; a third of the 30 s in which the bus must equal the truth once a fault is healed."""
 
-_DELIVERY_PERSISTENT = 2
-_PUBLISH_ARGUMENTS = "Bssbb"
-"""How amqp packs basic.publish: reserved, exchange, routing key, mandatory, immediate."""
 _READ = 1
 """The event of libev and libuv that gevent's watchers mean by readable."""
 
@@ -410,11 +406,13 @@ class _Link:
                 # memory:// has none.
                 self._confirms = hasattr(self._channel, "confirm_select")
                 if self._confirms:
+                    amqp = self._connection.connection
+                    self._frames = Frames(self._channel.channel_id, settings.exchange, amqp.frame_max)
                     self._channel.confirm_select()
                     self._channel.events["basic_ack"].add(self._acked)
                     self._channel.events["basic_nack"].add(self._nacked)
                     self._channel.events["basic_return"].add(self._returned)
-                    self._readable = gevent.get_hub().loop.io(self._connection.connection.sock.fileno(), _READ)
+                    self._readable = gevent.get_hub().loop.io(amqp.sock.fileno(), _READ)
         except BaseException:
             self.close(polite=False)
             raise
@@ -457,9 +455,7 @@ class _Link:
             broker.deadline(self._settings.confirm_timeout),
         ):
             for first in range(0, len(rows), _AT_ONCE):
-                with broker.gathering(self._connection):
-                    for row in rows[first : first + _AT_ONCE]:
-                        self._send(row)
+                self._send(rows[first : first + _AT_ONCE])
                 self.says_more = self._read_frames()  # where others get their turn
                 if self.blocked:
                     break
@@ -507,27 +503,22 @@ class _Link:
             self._readable.close()
         broker.close(self._connection, polite=polite)
 
-    def _send(self, row: Row) -> None:
-        self._tag += 1
-        self._open[self._tag] = row, self._clock()
+    def _send(self, rows: list[Row]) -> None:
+        now = self._clock()
+        for row in rows:
+            self._tag += 1
+            self._open[self._tag] = row, now
         # Not basic_publish: it looks for frames before each message, and spins when it meets a part of one.
-        arguments = 0, self._settings.exchange, row.routing_key, True, False
-        self._channel.send_method(spec.Basic.Publish, _PUBLISH_ARGUMENTS, arguments, self._message(row))
+        broker.write(self._channel, b"".join(map(self._frames.of, rows)))
 
     def _message(self, row: Row) -> Any:
         return self._channel.prepare_message(
             row.body,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers={
-                "cloudEvents:specversion": "1.0",
-                "cloudEvents:id": row.id,
-                "cloudEvents:source": row.source,
-                "cloudEvents:type": messages.event_type(row.event),
-                "cloudEvents:time": datetime.fromtimestamp(row.timestamp / 1e6, UTC).isoformat(),
-            },
+            content_type=CONTENT_TYPE,
+            content_encoding=CONTENT_ENCODING,
+            headers=headers_of(row),
             properties={
-                "delivery_mode": _DELIVERY_PERSISTENT,
+                "delivery_mode": DELIVERY_PERSISTENT,
                 "message_id": row.id,
                 "type": messages.event_type(row.event),
                 "timestamp": row.timestamp // 1_000_000,
