@@ -88,6 +88,7 @@ def _of(effort: Effort, hosts: int, broker: BrokerSettings, folder: Path) -> Ite
         changes = QUICK_CHANGES if effort.quick else CHANGES
         with installation.running():
             wait_for(lambda: installation.states() == {"ACTIVE": hosts}, START_SECONDS, "every ContrailVM is ACTIVE")
+            watched.call("quiet")
             pairs = []
             for _ in range(effort.runs + 1):
                 ours = installation.one_by_one(changes)

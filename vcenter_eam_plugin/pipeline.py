@@ -120,7 +120,7 @@ class Pipeline:
             _desired(eam_config, morefs),
             _ledger(eam_config),
             HealthGate(_health(eam_config)),
-            rules_of=self._settings_rules_of,
+            rules_of=self._settings_rules_of if host_specs.source else None,
             name_of=self._name_of if eam_config.hold_after_provisioning else None,
         )
         self._install = InstallHook(

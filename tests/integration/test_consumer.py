@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 
 from tests.support.contrailvm import VCENTER, contrail_vm, key_of
@@ -188,7 +189,7 @@ def test_what_is_no_message_of_ours_is_skipped(
     one = listen(broker_settings, queue="mine")
     outbox.accept([contrail_vm(1)])
     (row,) = take(outbox)
-    send(broker_settings, replace(row, body=body), row)
+    send(broker_settings, msgspec.structs.replace(row, body=body), row)
     wait_for(lambda: one.got, what="the good one")
     assert one.heard == [("host-1", "ACTIVE")]
     assert "A message that is none of ours was skipped" in caplog.text

@@ -26,7 +26,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from uuid import UUID
 
@@ -68,8 +67,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     seq: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One message that waits. ``key`` is ``None`` for the brackets of a snapshot; ``timestamp`` in microseconds.
 
     ``source`` and ``id`` together are unique: the attributes of CloudEvents.

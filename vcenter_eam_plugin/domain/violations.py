@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostFacts, HostTask, StandbyMode, VmFacts, VmPower
 from vcenter_eam_plugin.domain.fleet import Fleet
@@ -33,8 +35,7 @@ class Times:
     hangs: float = HANGS_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(msgspec.Struct, frozen=True):
     """What is seen of one host. Times are monotonic seconds; ``None`` where it did not happen.
 
     ``back_from``: what the host was away for ("maintenance", "standby" or "lost") before it came back at
@@ -55,7 +56,7 @@ class Sight:
     in_slots: bool = False
     place: str = ""
     """Where the ContrailVM runs, in words."""
-    times: Times = field(default_factory=Times)
+    times: Times = msgspec.field(default_factory=Times)
 
     @property
     def is_down(self) -> bool:

@@ -213,7 +213,7 @@ class Inventory:
                 self._tell(stream)
         finally:
             self._stream = None
-            stream.ended.set()
+            stream.end()
             self._mark_stale()
             self._released.extend(stream.owned)
             self._give_back()

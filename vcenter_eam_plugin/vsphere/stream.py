@@ -13,8 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from gevent.util import wrap_errors
 from pyVmomi import vim, vmodl
 
 from vcenter_eam_plugin.domain.errors import (
@@ -120,6 +122,8 @@ class Stream:
         self._events_asked_at = float("-inf")
         self._generation = session.generation
         self._version = ""
+        self._asked: Any = None
+        """The greenlet that asks for the next page, while it does."""
         self._collector: Any = None
         self._waiter: Any = None
         self._vm_view: Any = None
@@ -289,19 +293,40 @@ class Stream:
         return moref in self._in_view if issubclass(kind, vim.VirtualMachine) else True
 
     def _wait(self, interrupted: Callable[[], bool], seconds: int) -> Any:
+        """The next page of updates. Where there are more, the one after it is asked for at once: while this one is
+        taken in, vCenter makes that one."""
         if interrupted():
             raise CancelledError
-        self._same_login()
-        options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds, maxObjectUpdates=PAGE)
         try:
-            result = self._session.call(self._waiter.WaitForUpdatesEx, self._version, options, renew=False)
+            result = self._ask(seconds) if self._asked is None else self._answer()
         except PluginError:
             if interrupted():
                 raise CancelledError from None
             raise
         if result is not None:
             self._version = result.version
+            if result.truncated:
+                self._asked = gevent.spawn(wrap_errors(Exception, self._ask), seconds)
         return result
+
+    def _ask(self, seconds: int) -> Any:
+        self._same_login()
+        options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds, maxObjectUpdates=PAGE)
+        return self._session.call(self._waiter.WaitForUpdatesEx, self._version, options, renew=False)
+
+    def _answer(self) -> Any:
+        """To what was asked ahead."""
+        answer = self._asked.get()
+        self._asked = None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Nothing is asked any more. What the server must take back stands in ``owned``."""
+        if self._asked is not None:
+            self._asked.kill()
+        self.ended.set()
 
     def _apply(self, result: Any) -> tuple[set[str], dict[str, Any]]:
         """Take one update set in; returns morefs that changed, and that are said to be gone with their types."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,7 +209,7 @@ def test_a_host_in_or_entering_maintenance_or_standby_is_never_an_alarm(e: Evide
         replace(host, task=HostTask.ENTERING_STANDBY),
         replace(host, standby=StandbyMode.IN),
     ):
-        assert classify(replace(e, host=one))[0] not in ALARM_STATES
+        assert classify(msgspec.structs.replace(e, host=one))[0] not in ALARM_STATES
 
 
 @settings(deadline=None, max_examples=400, derandomize=True)
