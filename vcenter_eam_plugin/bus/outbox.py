@@ -202,6 +202,8 @@ class Outbox:
                 old = memory[status.key] if status.key in memory else self._accepted.get(status.key)
                 event = event_between(old, status)
                 if event is None:
+                    if old is not None:
+                        memory[status.key] = status  # the same, which the fleet keeps, too: not a second one of each
                     self._quarantined.pop(status.key, None)
                     continue
                 blob = self._checked(status)

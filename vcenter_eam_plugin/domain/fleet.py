@@ -83,7 +83,8 @@ class Fleet:
         self._listed: frozenset[str] | None = None
         self._gone_vms: set[str] = set()
         self._records: dict[str, _Host] = {}
-        self._agents_of: dict[str, set[str]] = {}
+        self._agents_of: dict[str, tuple[str, ...]] = {}
+        """One on almost every host, and two for a moment: a set would take four times the memory."""
         self._host_of_vm: dict[str, str] = {}
         self._vm_changed_at: dict[str, float] = {}
         """When a VM was last seen to change or leave (monotonic); of the VM, since a hook's becomes the agent's."""
@@ -373,7 +374,9 @@ class Fleet:
             if agent.host is None:
                 continue
             self._records.setdefault(agent.host, _Host())
-            self._agents_of.setdefault(agent.host, set()).add(agent.moref)
+            there = self._agents_of.get(agent.host, ())
+            if agent.moref not in there:
+                self._agents_of[agent.host] = (*there, agent.moref)
             if agent.vm is not None:
                 self._host_of_vm[agent.vm] = agent.host
             touched.add(agent.host)
@@ -383,7 +386,7 @@ class Fleet:
         agent = self.agents.pop(moref, None)
         if agent is None or agent.host is None:
             return set()
-        self._agents_of.get(agent.host, set()).discard(moref)
+        self._agents_of[agent.host] = tuple(one for one in self._agents_of.get(agent.host, ()) if one != moref)
         # What is known of the VM stays until the inventory takes it back: EAM may name it again at once.
         if agent.vm is not None and self._host_of_vm.get(agent.vm) == agent.host:
             del self._host_of_vm[agent.vm]

@@ -7,6 +7,7 @@ EAM.View, and the same values go to every host.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -144,4 +145,4 @@ def issue_facts(issue: Any) -> IssueFacts:
 
 
 def _moref(reference: Any) -> str | None:
-    return None if reference is None else str(reference._GetMoId())
+    return None if reference is None else sys.intern(reference._GetMoId())  # the inventory has the same

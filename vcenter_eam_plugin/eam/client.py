@@ -10,6 +10,7 @@ Not promised: that a write has had its effect when it returns. EAM works on afte
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -117,7 +118,7 @@ class EamClient:
 
     def _morefs(self, operation: str, references: Any) -> tuple[str, ...]:
         with understood(f"{self._session.name}: {operation}"):
-            return tuple(reference._GetMoId() for reference in references)
+            return tuple(sys.intern(reference._GetMoId()) for reference in references)
 
     def read_agents(self, morefs: Iterable[str]) -> AgentsObserved:
         """Runtimes of these agents. One that cannot be read fails the whole read; one that is gone is named."""

@@ -18,6 +18,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.util import wrap_errors
 from pyVmomi import vim, vmodl
+from pyVmomi.VmomiSupport import ManagedObject
 
 from vcenter_eam_plugin.domain.errors import (
     ObjectGone,
@@ -137,7 +138,7 @@ class Stream:
         self._objects: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._tasks: dict[str, tuple[str, HostTask]] = {}
         """Running tasks that take a host in or out of service: task -> (host, what)."""
-        self._judged: dict[str, frozenset[str]] = {}
+        self._judged: dict[str, tuple[str, ...]] = {}
         """Per host the recent tasks that were looked at already."""
         self._ended_tasks: set[str] = set()
 
@@ -343,7 +344,7 @@ class Stream:
         for filter_set in result.filterSet or ():
             self._check_missing_objects(filter_set)
             for update in filter_set.objectSet or ():
-                moref = update.obj._GetMoId()
+                moref = sys.intern(update.obj._GetMoId())
                 check_missing(self._session, moref, update.missingSet or ())
                 if update.kind == "leave":
                     kind = self._forget(moref)
@@ -369,7 +370,7 @@ class Stream:
             name = sys.intern(str(change.name))
             # a property that became unset comes as assign without value, or as a removal
             if change.op == "assign" and change.val is not None:
-                props[name] = change.val
+                props[name] = _kept(change.val)
             else:
                 props.pop(name, None)
         self._objects[moref] = (kind, props)
@@ -407,8 +408,9 @@ class Stream:
         for moref in changed:
             kind, props = self._objects[moref]
             if _is_host(kind):
-                recent = frozenset(_tasks_of(props))
-                new.update(dict.fromkeys(recent - self._judged.get(moref, frozenset()), moref))
+                recent = _tasks_of(props)
+                judged = self._judged.get(moref, ())
+                new.update((task, moref) for task in recent if task not in judged)
                 self._judged[moref] = recent
         started = {
             moref: (new[moref], HOST_TASKS[description])
@@ -464,7 +466,7 @@ class Stream:
         expected: dict[str, Any] = {moref: compute_resource_type(moref) for moref in self._scope}
         for kind, props in tuple(self._objects.values()):
             if issubclass(kind, vim.ComputeResource):
-                expected.update((host._GetMoId(), vim.HostSystem) for host in props.get("host", ()))
+                expected.update((host, vim.HostSystem) for host in props.get("host", ()))
         # A cluster's own list may be as short as the rest of the answer, so what was there before counts as well.
         expected.update(dict.fromkeys(self._known, vim.HostSystem))
         expected.update(dict.fromkeys(self._in_view, vim.VirtualMachine))
@@ -523,7 +525,7 @@ class Stream:
             path=f"{folder}/{props['name']}",
             datacenter="" if place is None else place.datacenter,
             is_cluster=issubclass(kind, vim.ClusterComputeResource),
-            hosts=tuple(host._GetMoId() for host in props.get("host", ())),
+            hosts=props.get("host", ()),
         )
 
     def _host(self, moref: str, props: dict[str, Any]) -> HostFacts:
@@ -531,14 +533,14 @@ class Stream:
         return HostFacts(
             moref=moref,
             name=props["name"],
-            compute_resource=props["parent"]._GetMoId(),
+            compute_resource=props["parent"],
             connection=_enum(props["runtime.connectionState"], ConnectionState.NOT_RESPONDING),
             power=_enum(props.get("runtime.powerState"), HostPower.UNKNOWN),
             standby=_enum(props.get("runtime.standbyMode"), StandbyMode.NONE),
             in_maintenance=bool(props["runtime.inMaintenanceMode"]),
             task=running[-1] if running else None,
-            agent_datastore=_moref(props.get("summary.config.agentVmDatastore")),
-            agent_network=_moref(props.get("summary.config.agentVmNetwork")),
+            agent_datastore=props.get("summary.config.agentVmDatastore"),
+            agent_network=props.get("summary.config.agentVmNetwork"),
         )
 
 
@@ -555,7 +557,7 @@ def _vm(moref: str, props: dict[str, Any]) -> VmFacts:
     return VmFacts(
         moref=moref,
         name=props.get("name", moref),
-        host=_moref(props.get("runtime.host")),
+        host=props.get("runtime.host"),
         power=VmPower(props["runtime.powerState"]),
         connection=str(props.get("runtime.connectionState", "connected")),
         heartbeat=str(props.get("guestHeartbeatStatus", "gray")),
@@ -569,8 +571,9 @@ def _is_host(kind: Any) -> bool:
     return issubclass(kind, vim.HostSystem)
 
 
-def _tasks_of(props: dict[str, Any]) -> list[str]:
-    return [task._GetMoId() for task in props.get("recentTask", ())]
+def _tasks_of(props: dict[str, Any]) -> tuple[str, ...]:
+    tasks: tuple[str, ...] = props.get("recentTask", ())
+    return tasks
 
 
 def _enum(value: Any, unknown: E_) -> E_:
@@ -581,5 +584,10 @@ def _enum(value: Any, unknown: E_) -> E_:
         return unknown
 
 
-def _moref(reference: Any) -> str | None:
-    return None if reference is None else str(reference._GetMoId())
+def _kept(value: Any) -> Any:
+    """A property as it is remembered: references as morefs, since an object of pyVmomi takes the memory of five."""
+    if isinstance(value, ManagedObject):
+        return sys.intern(value._GetMoId())
+    if isinstance(value, list) and all(isinstance(one, ManagedObject) for one in value):
+        return tuple(sys.intern(one._GetMoId()) for one in value)
+    return value
