@@ -53,7 +53,7 @@ _AT_ONCE = 50
 _GONE = "the host is no longer in the scope"
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One change that was taken in. ``old_state`` is ``None`` for a key that was not known.
 
     ``message_id`` and ``seq`` are ``None`` when coalescing left nothing to say: the key is back at what was sent last.
@@ -67,7 +67,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     seq: int | None
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One message that waits. ``key`` is ``None`` for the brackets of a snapshot; ``timestamp`` in microseconds.
 
     ``source`` and ``id`` together are unique: the attributes of CloudEvents.

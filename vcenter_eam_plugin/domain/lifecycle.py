@@ -34,7 +34,7 @@ from vcenter_eam_plugin.domain.issues import HOST_UNAVAILABLE_TYPES, issue_type
 from vcenter_eam_plugin.domain.status import State
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, gc=False):
     """Everything the state of one ContrailVM depends on.
 
     ``wanted``: the host is in the scope, and the agency is to keep agents there.

@@ -51,7 +51,7 @@ class Phase(StrEnum):
     END = "END"
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The bracket a SYNC message belongs to. ``count`` is the number of ITEMs, the same in all its messages."""
 
     id: str
@@ -59,7 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"request_id": "request-id"}):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename={"request_id": "request-id"}):
     """One message body. The order of the fields is the order on the wire.
 
     ``key``, ``state``, ``reason``, ``esxi``, ``vrouter`` and ``eam`` are null in the BEGIN and END of a snapshot
@@ -99,7 +99,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"request_id": "
     snapshot: Snapshot | None = None
 
 
-class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+class Stamp(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who says it, and when. ``timestamp`` in microseconds since 1970 UTC."""
 
     vcenter_uuid: str

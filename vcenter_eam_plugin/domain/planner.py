@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vcenter_eam_plugin.domain.actions import (
     Action,
     CreateAgency,
@@ -72,8 +74,7 @@ class Desired:
     hold_after_power_on: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """Actions to take now, why others wait, and when to plan again (monotonic seconds, ``None`` = on change)."""
 
     actions: tuple[Action, ...] = ()

@@ -35,7 +35,7 @@ class Times:
     hangs: float = HANGS_SECONDS
 
 
-class Sight(msgspec.Struct, frozen=True):
+class Sight(msgspec.Struct, frozen=True, gc=False):
     """What is seen of one host. Times are monotonic seconds; ``None`` where it did not happen.
 
     ``back_from``: what the host was away for ("maintenance", "standby" or "lost") before it came back at

@@ -15,6 +15,8 @@ import http.client
 import io
 import re
 import zlib
+from copy import copy
+from functools import lru_cache
 from typing import Any
 
 from vcenter_eam_plugin.turns import Turns
@@ -28,8 +30,8 @@ _HEADERS = 64 << 10
 _MOST_TEXT = 1 << 20
 """Bytes without a tag. pyVmomi and expat 2.5 take time by the square of a text's or an attribute's length: 11 s of
 computing for 16 MB (measured)."""
-_USUAL_HEAD = re.compile(rb"HTTP/1\.1 200 OK\r\n((?:[A-Za-z][A-Za-z-]*: [!-~](?:[ -~]*[!-~])?\r\n){1,30})")
-_LENGTH = re.compile("[0-9]{1,12}")
+_USUAL_HEAD = re.compile(rb"HTTP/1\.1 200 OK\r\n((?:[A-Za-z][A-Za-z-]*: [!-~](?:[ -~]*[!-~])?\r\n){0,30})")
+_LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]{1,12})\r\n", re.IGNORECASE)
 _USUAL_HEADER = re.compile(r"([A-Za-z-]+): (.*)\r\n")
 _DOCTYPE = b"<!DOCTYPE"
 _ENCODING = re.compile(rb"<\?xml[^>]{0,100}?encoding\s*=\s*['\"]([^'\"]{0,40})")
@@ -62,6 +64,7 @@ class Answer(http.client.HTTPResponse):
             raise AnswerRefused(f"the answer has {self.length} bytes; at most {MOST_BYTES} are read")
         packed = self.headers.get("Content-Encoding", "identity").strip().lower()
         if packed in ("gzip", "x-gzip", "deflate"):
+            self.headers = self.msg = copy(self.headers)  # others may have this very head
             del self.headers["Content-Encoding"]
             self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16 if "gzip" in packed else zlib.MAX_WBITS)
 
@@ -71,26 +74,19 @@ class Answer(http.client.HTTPResponse):
         That parses it as a mail, which for the small answer of one agent is half of all the computing.
         """
         head, end, _ = self.fp.peek().partition(b"\r\n\r\n")
-        usual = _USUAL_HEAD.fullmatch(head + b"\r\n") if end else None
-        if usual is None:
+        lines = head + b"\r\n"
+        length = _LENGTH.search(lines) if end else None
+        if length is None:
             return False
-        headers = http.client.HTTPMessage()
-        for name, value in _USUAL_HEADER.findall(usual[1].decode("ascii")):
-            headers[name] = value
-        lengths = headers.get_all("Content-Length", [])
-        if (
-            len(lengths) != 1
-            or not _LENGTH.fullmatch(lengths[0])
-            or "Transfer-Encoding" in headers
-            or "Connection" in headers
-        ):
+        headers = _usual_headers(lines[: length.start()] + b"\r\n" + lines[length.end() :])
+        if headers is None:
             return False
         self.fp.read(len(head) + len(end))
         self.code = self.status = 200
         self.reason, self.version = "OK", 11
         self.headers = self.msg = headers
         self.chunked = self.will_close = False
-        self.length = int(lengths[0])
+        self.length = int(length[1])
         return True
 
     def read(self, amt: int | None = None) -> bytes:
@@ -142,6 +138,21 @@ class Answer(http.client.HTTPResponse):
         self._text = len(piece) - tag if tag >= 0 else self._text + len(piece)
         if self._text > _MOST_TEXT:
             raise AnswerRefused(f"the answer has a text of more than {_MOST_TEXT} bytes")
+
+
+@lru_cache(maxsize=16)  # of one second, which a head may name, and of each server
+def _usual_headers(head: bytes) -> http.client.HTTPMessage | None:
+    """The headers of a head from which the length was taken; ``None`` for any that http.client is to read.
+
+    Of thousands of small answers all heads are the same but for the length.
+    """
+    usual = _USUAL_HEAD.fullmatch(head)
+    if usual is None:
+        return None
+    headers = http.client.HTTPMessage()
+    for name, value in _USUAL_HEADER.findall(usual[1].decode("ascii")):
+        headers[name] = value
+    return None if any(name in headers for name in ("Content-Length", "Transfer-Encoding", "Connection")) else headers
 
 
 class _Metered(io.RawIOBase):

@@ -52,6 +52,7 @@ class Decoding:
         self._stub = stub
         self._fallen_back = fallen_back
         self._types: dict[tuple[str, str], Types] = {}
+        self._types_for: dict[tuple[str, Any], Types] = {}
 
     def result(self, mo: Any, info: Any, answer: Body) -> Any:
         """What ``answer`` says came of method ``info`` of ``mo``: its result, or with HTTP status 500 the fault.
@@ -80,11 +81,12 @@ class Decoding:
 
     def _types_of(self, mo: Any) -> Types:
         """Types are remembered per version, which may change with a login."""
-        namespace = GetQualifiedWsdlName(type(mo))[0]
-        key = (self._stub.version, namespace)
-        types = self._types.get(key)
+        key = (self._stub.version, type(mo))
+        types = self._types_for.get(key)
         if types is None:
-            types = self._types[key] = Types(self._stub, self._stub.version, namespace)
+            namespace = GetQualifiedWsdlName(type(mo))[0]
+            made = self._types.setdefault((key[0], namespace), Types(self._stub, key[0], namespace))
+            types = self._types_for[key] = made
         return types
 
 
