@@ -15,7 +15,7 @@ import pytest
 from pyVmomi import vim
 
 from tests.support.vcenters import Admin, VCenter, Watch, wait_for, watching
-from vcenter_eam_plugin.domain.errors import PrivilegeMissing
+from vcenter_eam_plugin.domain.errors import PrivilegeMissing, ProtocolError
 from vcenter_eam_plugin.domain.facts import ConnectionState, HostPower, HostTask, StandbyMode, VmPower
 from vcenter_eam_plugin.vsphere import session as session_module
 from vcenter_eam_plugin.vsphere import stream as module
@@ -455,6 +455,59 @@ def test_many_hosts_come_in_pages(simulator_vcenter: VCenter, watch: Watch, monk
     monkeypatch.setattr(module, "PAGE", 2)
     watch.inventory.refresh()
     assert {host.moref for host in watch.next_listing(1).hosts} == set(watch.scope[0].hosts)
+
+
+def waits(vcenter: VCenter) -> int:
+    """How often anybody asked for updates."""
+    clients = vcenter.simulator.dispatcher.traffic.as_dict().values()
+    return sum(client["calls"].get("PropertyCollector.WaitForUpdatesEx", 0) for client in clients)
+
+
+def test_next_page_is_asked_for_while_one_is_taken_in(
+    simulator_vcenter: VCenter, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vCenter makes a page while we work on the one before; with a page at a time each would wait for the other."""
+    monkeypatch.setattr(module, "PAGE", 1)
+    traffic = simulator_vcenter.simulator.dispatcher.traffic
+    taken_in, overlapped = module.Stream._applied, []
+
+    def waits() -> int:
+        return sum(
+            client["calls"].get("PropertyCollector.WaitForUpdatesEx", 0) for client in traffic.as_dict().values()
+        )
+
+    def slow(stream: Any, result: Any) -> Any:
+        if result.truncated:
+            asked = waits()
+            wait_for(lambda: waits() > asked, "the next page to be asked for")
+            overlapped.append(asked)
+        return taken_in(stream, result)
+
+    monkeypatch.setattr(module.Stream, "_applied", slow)
+    watch.inventory.refresh()
+    assert {host.moref for host in watch.next_listing(1).hosts} == set(watch.scope[0].hosts)
+    assert len(overlapped) >= len(watch.scope[0].hosts)
+
+
+def test_who_fails_at_a_page_has_asked_for_nothing_that_comes_later(
+    simulator_vcenter: VCenter, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request for the page after it ends with the stream; the next stream lists everything."""
+    monkeypatch.setattr(module, "PAGE", 1)
+    taken_in, failed = module.Stream._applied, []
+
+    def once(stream: Any, result: Any) -> Any:
+        if result.truncated and not failed:
+            slow = simulator_vcenter.simulator.faults.inject("slow", method="WaitForUpdatesEx", delay=30, count=1)
+            wait_for(lambda: slow.hits, "the request for the next page, which takes long")
+            failed.append(stream._asked)
+            raise ProtocolError("that page means nothing")
+        return taken_in(stream, result)
+
+    monkeypatch.setattr(module.Stream, "_applied", once)
+    watch.inventory.refresh()
+    assert {host.moref for host in watch.next_listing(1).hosts} == set(watch.scope[0].hosts)
+    assert failed[0].dead
 
 
 def test_without_scope_nothing_is_listed(simulator_vcenter: VCenter, watch: Watch) -> None:
