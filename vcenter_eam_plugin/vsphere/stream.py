@@ -18,7 +18,6 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.util import wrap_errors
 from pyVmomi import vim, vmodl
-from pyVmomi.VmomiSupport import ManagedObject
 
 from vcenter_eam_plugin.domain.errors import (
     ObjectGone,
@@ -82,6 +81,9 @@ VM_PATHS = (
     "config.instanceUuid",
 )
 TASK_PATHS = ("info.state",)
+_REFERENCES = frozenset({"parent", "runtime.host", "summary.config.agentVmDatastore", "summary.config.agentVmNetwork"})
+_LISTS = frozenset({"host", "recentTask"})
+"""Of references."""
 
 #: ``TaskInfo.descriptionId`` of what takes a host into or out of service.
 HOST_TASKS = {
@@ -370,7 +372,7 @@ class Stream:
             name = sys.intern(str(change.name))
             # a property that became unset comes as assign without value, or as a removal
             if change.op == "assign" and change.val is not None:
-                props[name] = _kept(change.val)
+                props[name] = _kept(name, change.val)
             else:
                 props.pop(name, None)
         self._objects[moref] = (kind, props)
@@ -584,10 +586,10 @@ def _enum(value: Any, unknown: E_) -> E_:
         return unknown
 
 
-def _kept(value: Any) -> Any:
+def _kept(name: str, value: Any) -> Any:
     """A property as it is remembered: references as morefs, since an object of pyVmomi takes the memory of five."""
-    if isinstance(value, ManagedObject):
+    if name in _REFERENCES:
         return sys.intern(value._GetMoId())
-    if isinstance(value, list) and all(isinstance(one, ManagedObject) for one in value):
+    if name in _LISTS:
         return tuple(sys.intern(one._GetMoId()) for one in value)
     return value
