@@ -595,19 +595,36 @@ def morefs(statuses: Iterable[ContrailVm]) -> set[str]:
     return {status.esxi.moref for status in statuses}
 
 
-def test_a_large_fleet_is_derived_in_portions_and_given_out_at_once() -> None:
-    """Nothing holds the event loop: each call derives some; nobody is told anything before all are known."""
+def test_a_large_fleet_is_derived_in_portions_and_then_given_out_in_portions() -> None:
+    """Nothing holds the event loop: each call derives or tells some; nobody is told anything before all are known."""
     fleet = a_fleet(*many())
     assert not fleet.given_out
     assert (fleet.statuses(), fleet.status("host-1")) == ((), None)
-    calls = []
+    calls, derived = [], 0
     while fleet.owed:
         calls.append(fleet.go_on())
-    assert [len(call) for call in calls] == [0] * (len(calls) - 1) + [MANY]
-    assert len(calls) == MANY // DERIVED_AT_ONCE
-    assert fleet.given_out
-    assert {status.state for status in calls[-1]} == {State.ACTIVE}
+        derived += not fleet.given_out
+    assert [len(call) for call in calls[:derived]] == [0] * derived
+    assert all(len(call) <= DERIVED_AT_ONCE for call in calls)
+    told = [status for call in calls for status in call]
+    assert [status.esxi.moref for status in told] == sorted(fleet.hosts), "each once"
+    assert {status.state for status in told} == {State.ACTIVE}
     assert set(fleet.statuses()) == {fleet.status(host) for host in fleet.hosts}
+
+
+def test_what_changes_while_a_fleet_is_given_out_is_told_as_it_is_then() -> None:
+    """Also where everything is known and some of it was told: nobody hears an old word after a new one."""
+    fleet = a_fleet(*many())
+    told: list[ContrailVm] = []
+    while not fleet.given_out or not told:
+        told += fleet.go_on()
+    early, late = min(morefs(told)), max(fleet.hosts.keys() - morefs(told))
+    changed = tuple(a_host(int(host[5:]), in_maintenance=True) for host in (early, late))
+    told += fleet.apply(InventoryObserved(20.0, hosts=changed))
+    told += everything_owed(fleet)
+    assert [status.state for status in told if status.esxi.moref == early] == [State.ACTIVE, State.MAINTENANCE]
+    assert [status.state for status in told if status.esxi.moref == late] == [State.MAINTENANCE]
+    assert len(told) == MANY + 1
 
 
 def test_what_changes_while_a_large_fleet_is_derived_is_given_out_as_it_is_then() -> None:
