@@ -86,8 +86,9 @@ class _Size:
 
     def __init__(self, effort: Effort, hosts: int, broker: Broker, folder: Path, empty_kib: int) -> None:
         self._effort = effort
+        self._size = hosts
+        """What the rows are named after; ``_hosts`` are those that there are, which become a few more."""
         self._hosts = hosts
-        self._is_held = hosts == effort.hosts
         self._polls, self._new = (2, 1) if effort.quick else (5, 3)
         self._broker = broker
         self._folder = folder
@@ -146,7 +147,7 @@ class _Size:
         value = (seen.eam_calls - membership) / polls
         expected = 1 + unsettled
         return self._effort.row(
-            name, value, unit="calls to EAM", floor=expected, goal=exactly(1), hosts=self._hosts, note=note
+            name, value, unit="calls to EAM", floor=expected, goal=exactly(1), hosts=self._size, note=note
         )
 
     def _new_hosts(self, there: VCenter, ours: Daemon, names: int) -> Row:
@@ -164,7 +165,7 @@ class _Size:
         what = ", ".join(f"{n} {name}" for name, n in sorted(most.calls.items()) if _is_vcenters(name))
         return self._effort.row(
             "newhost", _to_vcenter(most), unit="calls to vCenter", floor=names, ratio=_to_vcenter(most),
-            hosts=self._hosts - self._new, goal=at_most(NEW_HOST_CALLS), note=f"as many at each size; {what}",
+            hosts=self._size, goal=at_most(NEW_HOST_CALLS), note=f"as many at each size; {what}",
         )  # fmt: skip
 
     # --- cold start, and after it -------------------------------------------------------------------------
@@ -179,14 +180,14 @@ class _Size:
         yield self._held("loop: cold start", ours.holds(began), f"all told after {seconds:.1f} s")
         grown = (resident_kib(ours.pid) - self._empty_kib) / self._hosts
         yield self._effort.row(
-            "memory: per host", grown, unit="KiB RSS", goal=self._goal(8), hosts=self._hosts,
+            "memory: per host", grown, unit="KiB RSS", goal=self._goal(8), hosts=self._size,
             note=f"{resident_kib(ours.pid) / 1024:.1f} MiB in all, after a cold start",
         )  # fmt: skip
 
     def _idle(self, ours: Daemon) -> Iterator[Row]:
         seconds = 8.0 if self._effort.quick else 60.0
         yield self._cpu(ours, "idle: between sweeps", seconds)
-        if not self._effort.quick and self._hosts >= self._effort.hosts:
+        if not self._effort.quick and self._size >= self._effort.hosts:
             gevent.sleep(max(ours.started_at + SWEEP_BEGINS - time.monotonic(), 0.0))
             yield self._cpu(ours, "idle: in the sweep", seconds)
 
@@ -195,7 +196,7 @@ class _Size:
         gevent.sleep(seconds)
         share = (ours.cpu - before) / (time.monotonic() - began) * 100
         note = f"over {seconds:.0f} s, polled every {AS_USUAL:.0f} s"
-        return self._effort.row(name, share, unit="% of a core", goal=self._goal(1), hosts=self._hosts, note=note)
+        return self._effort.row(name, share, unit="% of a core", goal=self._goal(1), hosts=self._size, note=note)
 
     def _burst(self, there: VCenter, ours: Daemon) -> Iterator[Row]:
         """Every host stops answering at once: a rack, or a network."""
@@ -224,7 +225,7 @@ class _Size:
 
     def _goal(self, most: float) -> Goal | None:
         """Of what depends on the size: fewer hosts share what a fleet costs as such, and more have no vCenter."""
-        return at_most(most) if self._is_held else None
+        return at_most(most) if self._size == self._effort.hosts else None
 
     def _held(self, name: str, holds: Sequence[Hold], more: str = "") -> Row:
         """By computing time: a machine that gives others the core holds the loop too, and that is not ours."""
@@ -232,14 +233,14 @@ class _Size:
         wall = max((hold.seconds for hold in holds), default=0.0)
         note = f"computing; {most.gc * 1e3:.0f} ms of it collecting garbage; wall {wall * 1e3:.0f} ms"
         return self._effort.row(
-            name, most.cpu * 1e3, unit="ms", goal=self._goal(HOLD * 1e3), hosts=self._hosts,
+            name, most.cpu * 1e3, unit="ms", goal=self._goal(HOLD * 1e3), hosts=self._size,
             note=f"{note}; {more}" if more else note,
         )  # fmt: skip
 
     def _cost(self, name: str, cpu: float, traffic: Traffic) -> Row:
         calls = sum(traffic.calls.values())
         note = f"{cpu:.2f} s; {calls} calls, {traffic.bytes_out / self._hosts:.0f} bytes a host from vCenter"
-        return self._effort.row(f"{name}: CPU", cpu / self._hosts * 1e3, unit="ms a host", hosts=self._hosts, note=note)
+        return self._effort.row(f"{name}: CPU", cpu / self._hosts * 1e3, unit="ms a host", hosts=self._size, note=note)
 
 
 # --- calls ----------------------------------------------------------------------------------------------------
