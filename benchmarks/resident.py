@@ -42,6 +42,8 @@ IMPORTED = (
     "from gevent import monkey; monkey.patch_all(); import pyVmomi, kombu, kombu.transport.pyamqp, sys;sys.stdin.read()"
 )
 """What any program on these libraries pays. kombu loads its transport when it connects; the daemon has connected."""
+ALIKE = 2
+"""Polls that ask for as much as the one before, until they are counted."""
 MAINTENANCE, POWERED_ON = 0.01, 0.05
 """Shares of the hosts that are in maintenance, and whose ContrailVM was just powered on."""
 SWEEP_BEGINS = 330.0
@@ -142,9 +144,10 @@ class _Size:
     def _calls_of_a_poll(self, there: VCenter, ours: Daemon, name: str, *, unsettled: int) -> Row:
         ours.wait_until_idle(unsettled)
         seen = _over_polls(there, self._polls)
-        polls, membership = seen.calls["Agency.AgencyQueryRuntime"], seen.calls["Agency.QueryAgent"]
-        note = f"{polls} polls; beside them {membership} x QueryAgent, once a minute"
-        value = (seen.eam_calls - membership) / polls
+        polls = seen.calls["Agency.AgencyQueryRuntime"]
+        beside = seen.eam_calls - _of_polls(seen)
+        note = f"{polls} polls; beside them {beside} calls of the look at agencies, once a minute"
+        value = _of_polls(seen) / polls
         expected = 1 + unsettled
         return self._effort.row(
             name, value, unit="calls to EAM", floor=expected, goal=exactly(1), hosts=self._size, note=note
@@ -185,7 +188,7 @@ class _Size:
         )  # fmt: skip
 
     def _idle(self, ours: Daemon) -> Iterator[Row]:
-        seconds = 8.0 if self._effort.quick else 60.0
+        seconds = 5.0 if self._effort.quick else 60.0
         yield self._cpu(ours, "idle: between sweeps", seconds)
         if not self._effort.quick and self._size >= self._effort.hosts:
             gevent.sleep(max(ours.started_at + SWEEP_BEGINS - time.monotonic(), 0.0))
@@ -267,18 +270,23 @@ def _between_polls(there: VCenter) -> Traffic:
     return now
 
 
+def _of_polls(seen: Traffic) -> int:
+    """Calls to EAM that polls make, without its look at all agencies of our name, their members and owners."""
+    return seen.calls["Agency.AgencyQueryRuntime"] + seen.calls["Agent.AgentQueryRuntime"]
+
+
 def _over_polls(there: VCenter, count: int) -> Traffic:
-    """Several polls, once two of them asked for the same."""
-    before, earlier = _between_polls(there), 0
+    """Several polls, once a few of them asked for the same: events still bring agents that are read between them."""
+    before, earlier, same = _between_polls(there), 0, 0
     until = time.monotonic() + 120
     while time.monotonic() < until:
         after = _between_polls(there)
         seen = after.since(before)
         before = after
-        asked = seen.eam_calls - seen.calls["Agency.QueryAgent"]
-        if asked == earlier:
+        same = same + 1 if _of_polls(seen) == earlier else 0
+        if same == ALIKE:
             break
-        earlier = asked
+        earlier = _of_polls(seen)
     for _ in range(count):
         after = _between_polls(there)
     return after.since(before)
