@@ -63,7 +63,7 @@ def _inventory(effort: Effort, hosts: int, found: Recorded, server: Replaying) -
 
     value, alone, ratio = effort.paired(ours, floor)
     note = "floor: one RetrievePropertiesEx by pyVmomi"
-    goal = at_most(0.6) if hosts == effort.hosts else None
+    goal = effort.goal_at(hosts, at_most(0.6))
     return effort.row(
         "cold start, inventory", value, unit="s", floor=alone, ratio=ratio, hosts=hosts, goal=goal, note=note
     )
@@ -100,7 +100,7 @@ def _agents(effort: Effort, hosts: int, found: Recorded, server: Replaying) -> R
 
     value, alone, ratio = effort.paired(ours, floor)
     assert not session.fallen_back, session.fallen_back
-    goal = at_most(1.5) if hosts == effort.hosts else None
+    goal = effort.goal_at(hosts, at_most(1.5))
     note = f"floor: raw over {READS_AT_ONCE} connections; {value / hosts * 1e3:.2f} ms an agent"
     return effort.row(
         "cold start, agents", value, unit="s", floor=alone, ratio=ratio, hosts=hosts, goal=goal, note=note

@@ -74,7 +74,6 @@ def measure(effort: Effort) -> Iterator[Row]:
 
 def _of(effort: Effort, hosts: int, broker: BrokerSettings, folder: Path) -> Iterator[Row]:
     clusters = -(-hosts // HOSTS_OF_A_CLUSTER)
-    held = hosts == effort.hosts
     where = broker.hosts[0][1], broker.vhost, broker.exchange
     with ExitStack() as stack:
         watched = stack.enter_context(simulated_vcenter(hosts, clusters, folder / "ours"))
@@ -93,7 +92,7 @@ def _of(effort: Effort, hosts: int, broker: BrokerSettings, folder: Path) -> Ite
             for _ in range(effort.runs + 1):
                 ours = installation.one_by_one(changes)
                 pairs.append((ours, _by_the_bare_loop(of_floor, bare, changes)))
-            yield from _latency(effort, hosts, pairs[1:], held=held)  # the first pair warms up
+            yield from _latency(effort, hosts, pairs[1:])  # the first pair warms up
 
             def all_at_once() -> float:
                 empty(broker)
@@ -105,10 +104,9 @@ def _of(effort: Effort, hosts: int, broker: BrokerSettings, folder: Path) -> Ite
                 return alone.publish(rows)
 
             value, bare_seconds, ratio = effort.paired(all_at_once, published_alone)
-            yield effort.row(
-                "burst", value, unit="s", floor=bare_seconds, ratio=ratio, goal=BURST if held else None, hosts=hosts
-            )
-        yield installation.restart(effort, hosts, held=held)
+            goal = effort.goal_at(hosts, BURST)
+            yield effort.row("burst", value, unit="s", floor=bare_seconds, ratio=ratio, goal=goal, hosts=hosts)
+        yield installation.restart(effort, hosts)
 
 
 def _by_the_bare_loop(vcenter: SimulatedVCenter, bare: BareLoop, changes: int) -> list[float]:
@@ -117,7 +115,7 @@ def _by_the_bare_loop(vcenter: SimulatedVCenter, bare: BareLoop, changes: int) -
     return _seconds(changed, bare.told())
 
 
-def _latency(effort: Effort, hosts: int, pairs: list[tuple[list[float], list[float]]], *, held: bool) -> Iterator[Row]:
+def _latency(effort: Effort, hosts: int, pairs: list[tuple[list[float], list[float]]]) -> Iterator[Row]:
     for percent, goal in ((50, P50), (99, P99)):
         found = [(_percentile(ours, percent), _percentile(floor, percent)) for ours, floor in pairs]
         yield effort.row(
@@ -126,7 +124,7 @@ def _latency(effort: Effort, hosts: int, pairs: list[tuple[list[float], list[flo
             unit="ms",
             floor=statistics.median(floor for _, floor in found) * 1e3,
             ratio=statistics.median(ours / floor for ours, floor in found),
-            goal=goal if held else None,
+            goal=effort.goal_at(hosts, goal),
             hosts=hosts,
         )
 
@@ -176,7 +174,7 @@ class Installation:
         """The messages of the last call."""
         return [row for row, _ in self._confirmed]
 
-    def restart(self, effort: Effort, hosts: int, *, held: bool) -> Row:
+    def restart(self, effort: Effort, hosts: int) -> Row:
         """Start again, where nothing changed, until all is known and the snapshot of the start is out."""
         self._confirmed.clear()
         began = time.monotonic()
@@ -186,7 +184,7 @@ class Installation:
             gevent.sleep(2.5)  # a poll more: what was to be told late would have been
         changes = self._changes()
         note = f"all is known and told after {seconds:.1f} s"
-        goal = RESTART if held else None
+        goal = effort.goal_at(hosts, RESTART)
         return effort.row("restart", changes, unit="messages", goal=goal, hosts=hosts, note=note)
 
     def _wait_for_changes(self, number: int) -> None:

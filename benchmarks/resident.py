@@ -227,8 +227,7 @@ class _Size:
     # --- rows -----------------------------------------------------------------------------------------------
 
     def _goal(self, most: float) -> Goal | None:
-        """Of what depends on the size: fewer hosts share what a fleet costs as such, and more have no vCenter."""
-        return at_most(most) if self._size == self._effort.hosts else None
+        return self._effort.goal_at(self._size, at_most(most))
 
     def _held(self, name: str, holds: Sequence[Hold], more: str = "") -> Row:
         """By computing time: a machine that gives others the core holds the loop too, and that is not ours."""

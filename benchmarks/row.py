@@ -93,6 +93,10 @@ class Effort:
         """The size at which goals are held: the one that the goals were written for, or the quick run's largest."""
         return GOAL_HOSTS if GOAL_HOSTS in self.sizes else max(self.sizes)
 
+    def goal_at(self, hosts: int, goal: Goal) -> Goal | None:
+        """``goal`` where it is held. Fewer hosts share what a fleet costs as such, and more have no vCenter."""
+        return goal if hosts == self.hosts else None
+
     def row(
         self,
         name: str,

@@ -67,7 +67,7 @@ def _of(effort: Effort, hosts: int, settings: BrokerSettings, floor: BarePublish
         value, bare, ratio = effort.paired(ours, alone)
     finally:
         flow.end()
-    goal = GOAL if hosts == effort.hosts else None
+    goal = effort.goal_at(hosts, GOAL)
     note = f"{min(cpu) * 1e6:.0f} us of CPU a change"
     return effort.row("throughput", value, unit="changes/s", floor=bare, ratio=ratio, goal=goal, hosts=hosts, note=note)
 

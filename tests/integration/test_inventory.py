@@ -468,18 +468,12 @@ def test_next_page_is_asked_for_while_one_is_taken_in(
 ) -> None:
     """vCenter makes a page while we work on the one before; with a page at a time each would wait for the other."""
     monkeypatch.setattr(module, "PAGE", 1)
-    traffic = simulator_vcenter.simulator.dispatcher.traffic
     taken_in, overlapped = module.Stream._applied, []
-
-    def waits() -> int:
-        return sum(
-            client["calls"].get("PropertyCollector.WaitForUpdatesEx", 0) for client in traffic.as_dict().values()
-        )
 
     def slow(stream: Any, result: Any) -> Any:
         if result.truncated:
-            asked = waits()
-            wait_for(lambda: waits() > asked, "the next page to be asked for")
+            asked = waits(simulator_vcenter)
+            wait_for(lambda: waits(simulator_vcenter) > asked, "the next page to be asked for")
             overlapped.append(asked)
         return taken_in(stream, result)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from struct import Struct
 
 from vcenter_eam_plugin.bus.outbox import Row
 from vcenter_eam_plugin.domain import messages
-from vcenter_eam_plugin.domain.status import Event
 
 DELIVERY_PERSISTENT = 2
 CONTENT_TYPE, CONTENT_ENCODING = "application/json", "utf-8"
@@ -60,7 +60,6 @@ class Frames:
         self._most = most - _AROUND
         self._publish = _PUBLISH + _short(exchange)
         self._kind = _short(CONTENT_TYPE) + _short(CONTENT_ENCODING)
-        self._names = {name: _short(name) for name in headers_of(_NOTHING)}
 
     def of(self, row: Row) -> bytes:
         """All frames of one message."""
@@ -77,7 +76,7 @@ class Frames:
         return _FRAME.pack(kind, self._channel, len(payload)), payload, _END
 
     def _properties(self, row: Row) -> bytes:
-        table = b"".join(self._names[name] + _long_text(value) for name, value in headers_of(row).items())
+        table = b"".join(_name(name) + _long_text(value) for name, value in headers_of(row).items())
         return b"".join((
             self._kind,
             _LONG.pack(len(table)), table,
@@ -93,10 +92,10 @@ def _short(text: str) -> bytes:
     return bytes((len(said),)) + said
 
 
+_name = lru_cache(maxsize=16)(_short)
+"""Of a header: the same few in every message."""
+
+
 def _long_text(text: str) -> bytes:
     said = text.encode()
     return _LONG_TEXT.pack(b"S", len(said)) + said
-
-
-_NOTHING = Row(0, "", None, Event.SYNC, "", "", 0, "", b"")
-"""A message that stands for all of them where only the names of its headers matter."""

@@ -387,7 +387,9 @@ class Fleet:
         agent = self.agents.pop(moref, None)
         if agent is None or agent.host is None:
             return set()
-        self._agents_of[agent.host] = tuple(one for one in self._agents_of.get(agent.host, ()) if one != moref)
+        left = tuple(one for one in self._agents_of.pop(agent.host, ()) if one != moref)
+        if left:
+            self._agents_of[agent.host] = left
         # What is known of the VM stays until the inventory takes it back: EAM may name it again at once.
         if agent.vm is not None and self._host_of_vm.get(agent.vm) == agent.host:
             del self._host_of_vm[agent.vm]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import lru_cache
 from http.client import HTTPException
 from typing import Any, Protocol
 from xml.parsers.expat import ExpatError
@@ -52,7 +53,6 @@ class Decoding:
         self._stub = stub
         self._fallen_back = fallen_back
         self._types: dict[tuple[str, str], Types] = {}
-        self._types_for: dict[tuple[str, Any], Types] = {}
 
     def result(self, mo: Any, info: Any, answer: Body) -> Any:
         """What ``answer`` says came of method ``info`` of ``mo``: its result, or with HTTP status 500 the fault.
@@ -81,13 +81,17 @@ class Decoding:
 
     def _types_of(self, mo: Any) -> Types:
         """Types are remembered per version, which may change with a login."""
-        key = (self._stub.version, type(mo))
-        types = self._types_for.get(key)
+        namespace = _namespace(mo.__class__)
+        key = (self._stub.version, namespace)
+        types = self._types.get(key)
         if types is None:
-            namespace = GetQualifiedWsdlName(type(mo))[0]
-            made = self._types.setdefault((key[0], namespace), Types(self._stub, key[0], namespace))
-            types = self._types_for[key] = made
+            types = self._types[key] = Types(self._stub, self._stub.version, namespace)
         return types
+
+
+@lru_cache(maxsize=64)  # more than the types whose methods are called; pyVmomi takes a lock for each answer
+def _namespace(kind: Any) -> str:
+    return str(GetQualifiedWsdlName(kind)[0])
 
 
 def _narrowly(narrow: Narrow, answer: Body, kept: list[bytes]) -> Any:

@@ -604,7 +604,10 @@ def test_a_large_fleet_is_derived_in_portions_and_then_given_out_in_portions() -
     while fleet.owed:
         calls.append(fleet.go_on())
         derived += not fleet.given_out
+    assert fleet.given_out
+    assert derived == MANY // DERIVED_AT_ONCE - 1, "the first was derived when it was seen"
     assert [len(call) for call in calls[:derived]] == [0] * derived
+    assert len(calls) == derived + MANY // DERIVED_AT_ONCE + 1
     assert all(len(call) <= DERIVED_AT_ONCE for call in calls)
     told = [status for call in calls for status in call]
     assert [status.esxi.moref for status in told] == sorted(fleet.hosts), "each once"
